@@ -1,0 +1,45 @@
+# Every target makes its own environment: .venv is created when it is missing, and brought up to date
+# when pyproject.toml or constraints.txt is newer than the last successful installation.
+
+PYTHON ?= python3
+RUN := .venv/bin/python
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test slow lint format bench clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+# An environment whose interpreter no longer runs is emptied first. The stamp is written last, so an interrupted
+# installation is taken up again.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(RUN) -c '' 2>/dev/null || $(PYTHON) -m venv --clear .venv
+	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[examples,dev]'
+	@touch $@
+
+demo: $(INSTALLED)  ## what would have happened to the people who kept smoking, had they quit?
+	@$(RUN) tutorials/demo.py
+
+test: $(INSTALLED)  ## the default tests
+	$(RUN) -m pytest
+
+slow: $(INSTALLED)  ## the tests that take more than about ten seconds each
+	$(RUN) -m pytest -m slow
+
+lint: $(INSTALLED)  ## style, types and layers
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+	$(RUN) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
+
+format: $(INSTALLED)  ## rewrite the code in the house's format
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+bench: $(INSTALLED)  ## speed against hand-written torch
+	@for script in tests/benchmarks/*.py; do echo "== $$script"; $(RUN) $$script || exit 1; done
+
+clean:  ## remove the environment, caches and build products
+	rm -rf .venv build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
