@@ -1,16 +1,19 @@
 """A treatment whose reason is hidden: a latent confounder that also modifies the effect.
 
-Each unit has a latent severity ``z``. The severe are treated more often, and gain more from treatment::
+Each unit has a latent severity ``z``. The severe are treated more often, and gain more from
+treatment::
 
     z --> x --> y        z ~ N(0, 1),  x ~ Bernoulli(logits = z)
     z ----------^        y = x (1 + z) + z + N(0, scale)
 
-The effect of treating a unit is 1 + z: it is 1 on average, and 1 + E[z s(z)] / E[s(z)] = 1.4132 among the treated (s is the
-logistic function). The naive contrast between treated and untreated, 1 + 3 E[z | x = 1] = 2.2397, is more than twice the effect.
+The effect of treating a unit is 1 + z: it is 1 on average, and 1 + E[z | x = 1] = 1 + 2 E[z s(z)] =
+1.4132 among the treated (s is the logistic function). The naive contrast between treated and
+untreated is 1 + 3 E[z | x = 1] = 2.2397, more than twice the effect.
 
-Treatment and outcome are observed and ``z`` is not, so a unit's counterfactual is uncertain: the noise and z cannot be told
-apart from one outcome. Given both, however, it is a matter of arithmetic: y had x been x' is y + (x' - x)(1 + z). So the counterfactual's
-posterior follows from that of ``z``, which quadrature gives to any accuracy, one unit at a time.
+Treatment and outcome are observed and ``z`` is not, so a unit's counterfactual is uncertain: the
+noise and z cannot be told apart from one outcome. Given both, however, it is a matter of
+arithmetic: y had x been x' is y + (x' - x)(1 + z). So the counterfactual's posterior follows from
+that of ``z``, which quadrature gives to any accuracy, one unit at a time.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ KNOWN = {
 
 
 def model(units: int = UNITS, scale: float = 0.5) -> torch.Tensor:
-    """``units`` independent units with latent ``z``, treatment ``x`` and outcome ``y``, each of shape ``(units,)``.
+    """Independent units with latent ``z``, treatment ``x``, outcome ``y``: each ``(units,)``.
 
     Args:
         units: number of units, the size of the plate ``"units"``.

@@ -1,22 +1,25 @@
 """A firing squad with a nervous rifleman: was the prisoner's death his doing?
 
-The court may order the execution, the captain then signals, two riflemen fire at the signal, and either shot kills. But
-rifleman A is nervous and may fire without one::
+The court may order the execution, the captain then signals, two riflemen fire at the signal, and
+either shot kills. But rifleman A is nervous and may fire without one::
 
     order --> captain --> rifleman_b --> death
                      \\--> rifleman_a --^
             nerves -------^
 
-All variables are 0 or 1. Only ``order`` (probability p) and ``nerves`` (probability q) are random; everything else is
-a deterministic site, as in the book. Writing A as ``Bernoulli(q)`` given no signal would bury his nerves in that site's noise and
-leave nothing to ask about them; writing the riflemen as ``Bernoulli`` with probability 0 or 1 would lean on Pyro's clamping of such
+All variables are 0 or 1. Only ``order`` (probability p) and ``nerves`` (probability q) are random;
+everything else is a deterministic site, as in the book. Writing A as ``Bernoulli(q)`` given no
+signal would bury his nerves in that site's noise and leave nothing to ask about them; writing the
+riflemen as ``Bernoulli`` with probability 0 or 1 would lean on Pyro's clamping of such
 probabilities, which makes the impossible merely improbable.
 
-The prisoner is dead. Would he be alive had A not fired? Only if there was no order and A's nerves did it:
+The prisoner is dead. Would he be alive had A not fired? Only if there was no order and A's nerves
+did it:
 
     P(alive, had A not fired | dead) = q (1 - p) / (1 - (1 - p)(1 - q)),
 
-and P(order | dead) = p / (1 - (1 - p)(1 - q)) is the complement: the captain's signal would have had B kill him anyway.
+and P(order | dead) = p / (1 - (1 - p)(1 - q)) is the complement: the captain's signal would have
+had B kill him anyway.
 
 Source: Pearl (2009), Causality, 2nd edition, section 7.1.2.
 """
@@ -31,7 +34,7 @@ __all__ = ["KNOWN", "alive_had_a_not_fired", "data", "model"]
 
 
 def alive_had_a_not_fired(p: float = 0.6, q: float = 0.25) -> float:
-    """The book's answer, q (1 - p) / (1 - (1 - p)(1 - q)): a probability, given that the prisoner is dead."""
+    """P(alive, had A not fired | dead) for an order of probability ``p`` and nerves of ``q``."""
     return q * (1 - p) / (1 - (1 - p) * (1 - q))
 
 

@@ -104,7 +104,7 @@ def _failing_as_nan(evaluate: Evaluate) -> Evaluate:
     def guarded(position: Tensor) -> tuple[Tensor, Tensor]:
         try:
             return evaluate(position)
-        except torch.linalg.LinAlgError:
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # public, not in its stubs
             return position.new_full((), float("nan")), torch.full_like(position, float("nan"))
 
     return guarded

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import threading
 import time
 import warnings
 from dataclasses import dataclass, replace
@@ -77,18 +78,18 @@ class _Callback:
         self._requests: queue.SimpleQueue[np.ndarray] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[tuple[float, np.ndarray]] = queue.SimpleQueue()
         self.on_caller = on_caller
-        self.closed = False
+        self.closed = threading.Event()
         self.error: BaseException | None = None
         self.evaluations = 0
         self.draws = 0
 
     def __call__(self, position: np.ndarray) -> tuple[float, np.ndarray]:
-        if self.closed:
+        if self.closed.is_set():
             return self._refusal
         if not self.on_caller:
             return self._compute(position)
         self._requests.put(position)
-        while not self.closed:  # the caller may have left meanwhile, by an interrupt for example
+        while not self.closed.is_set():  # the caller may have left meanwhile, by an interrupt for example
             with contextlib.suppress(queue.Empty):
                 return self._answers.get(timeout=_POLL_SECONDS)
         return self._refusal
@@ -117,7 +118,8 @@ class _Callback:
                 return self._refusal
             return float(value), array
         except BaseException as error:  # raised again on the caller's thread
-            self.error, self.closed = error, True
+            self.error = error
+            self.closed.set()
             return self._refusal
 
 
@@ -165,7 +167,7 @@ def _finish(sampler: Any, callback: _Callback, progress: Progress, note: str) ->
         progress.advance(callback.draws - told, note)
         return trace
     finally:
-        callback.closed = True
+        callback.closed.set()
 
 
 def _run_chain(

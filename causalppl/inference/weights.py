@@ -5,6 +5,7 @@ Everywhere the first axis numbers proposals and the rest are units, each with we
 
 from __future__ import annotations
 
+import importlib
 import math
 import warnings
 from collections.abc import Callable
@@ -54,9 +55,7 @@ def _psislw() -> _Psislw:
     if hasattr(arviz, "psislw"):
         found: _Psislw = arviz.psislw
         return found
-    from arviz_stats.base import array_stats
-
-    later: _Psislw = array_stats.psislw
+    later: _Psislw = importlib.import_module("arviz_stats.base").array_stats.psislw
     return later
 
 

@@ -1,0 +1,19 @@
+"""Posteriors of the latent sites, on the program's own parametrisation."""
+
+from .choice import choose_and_sample
+from .enumeration import Enumeration
+from .exact import Exact, PosteriorSamples
+from .importance import ImportanceSampling
+from .nuts import NUTS
+from .posterior_draws import Method, PosteriorDraws
+
+__all__ = [
+    "NUTS",
+    "Enumeration",
+    "Exact",
+    "ImportanceSampling",
+    "Method",
+    "PosteriorDraws",
+    "PosteriorSamples",
+    "choose_and_sample",
+]

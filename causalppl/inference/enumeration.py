@@ -1,0 +1,209 @@
+"""Finite discrete latents: every assignment weighed exactly, then drawn."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import ImpossibleEvidenceError, MethodError
+from ..progress import Progress
+from ..structural.form import Site, StructuralForm
+from ..structural.noise import keyed_seed
+from .posterior_draws import (
+    PosteriorDraws,
+    Units,
+    common_units,
+    refuse_subsampling,
+    stacked,
+    unit_log_probs,
+    units_independent,
+)
+from .weights import resample
+
+__all__ = ["Enumeration", "assignment_count"]
+
+
+def support_of(site: Site) -> Tensor | None:
+    """The finite support of one variable of the site, shape ``(values, *shape of one variable)``."""
+    fn = site.fn
+    while not getattr(fn, "has_enumerate_support", False) or type(fn).__name__ in (
+        "Independent",
+        "MaskedDistribution",
+        "ExpandedDistribution",
+    ):
+        fn = getattr(fn, "base_dist", None)
+        if fn is None:
+            return None
+    support: Tensor = fn.enumerate_support(expand=False)
+    return support.reshape(len(support), *fn.event_shape)
+
+
+def _combinations(site: Site, units: Units | None) -> Tensor | None:
+    """All values of the site, shape ``(rows, *site shape)`` with the units' dims left at one."""
+    support = support_of(site)
+    if support is None:
+        return None
+    shape = list(site.value.shape)
+    if units is not None:
+        for dim in units.dims:
+            shape[dim - site.fn.event_dim] = 1
+    inner = support.shape[1:]
+    outer = shape[: len(shape) - len(inner)]
+    count = 1
+    for size in outer:
+        count *= size
+    if len(support) ** count > Enumeration.max_assignments:
+        return None
+    index = torch.tensor(
+        list(itertools.product(range(len(support)), repeat=count)), device=support.device
+    ).reshape(-1, count)
+    return support[index].reshape(-1, *shape)
+
+
+def _product(tables: dict[str, Tensor]) -> dict[str, Tensor]:
+    index = torch.cartesian_prod(*(torch.arange(len(t)) for t in tables.values())).reshape(-1, len(tables))
+    return {name: t[index[:, i]] for i, (name, t) in enumerate(tables.items())}
+
+
+def assignment_count(form: StructuralForm) -> float:
+    """How many assignments enumeration would have to weigh; infinite where some latent is not finite."""
+    latent = form.latent
+    units = common_units({k: s for k, s in latent.items() if any(f.vectorized for f in s.frames)})
+    total = 1.0
+    for site in latent.values():
+        table = _combinations(site, units if any(f.vectorized for f in site.frames) else None)
+        total *= float("inf") if table is None else len(table)
+    return total
+
+
+@dataclass(frozen=True)
+class Enumeration:
+    r"""Exact posterior of finite discrete latents, by weighing all assignments.
+
+    With latents ``g`` outside a plate and ``l_u`` inside, units being independent given ``g`` (checked),
+    :math:`p(g \mid v) \propto p(g, v) \prod_u \sum_{l} p(l, v_u \mid g)`; then each ``l_u`` given ``g``. Probabilities of 0 and 1 are exact.
+
+    Raises:
+        MethodError: a latent site is not finite, or the assignments are more than ``2 ** 16``.
+        ImpossibleEvidenceError: no assignment has positive probability.
+    """
+
+    max_assignments = 2**16
+
+    def sample(self, form: StructuralForm, num_samples: int, progress: Progress) -> PosteriorDraws:
+        """See :class:`~causalppl.inference.Method`."""
+        refuse_subsampling(form, "Enumeration")
+        latent = form.latent
+        inside = {k: s for k, s in latent.items() if any(f.vectorized for f in s.frames)}
+        units = common_units(inside)
+        if not units.dims:
+            inside = {}
+        outer, inner = self._tables(form, inside, units)
+        if inside and not self._independent(form, inside, units, outer, inner):
+            inside, units = {}, Units((), (), ())
+            outer, inner = self._tables(form, inside, units)
+        unit, outside = self._weigh(form, units, outer, inner)
+        rows_g = len(next(iter(outer.values()))) if outer else 1
+        rows_l = unit.shape[0] // rows_g
+        unit = unit.reshape(rows_g, rows_l, *units.sizes)
+        outside = outside.reshape(rows_g, rows_l)[:, 0]
+        marginal = unit.logsumexp(1)
+        joint = outside + (marginal.flatten(1).sum(1) if marginal.dim() > 1 else marginal)
+        if not bool((joint > -torch.inf).any()):
+            raise ImpossibleEvidenceError(
+                "evidence: no assignment of the latent sites gives the evidence positive probability; check it "
+                f"against the program (evidence on {sorted(form.conditioned)})"
+            )
+        generator = torch.Generator(joint.device).manual_seed(keyed_seed(form.seed, "enumeration"))
+        chosen = resample(joint, num_samples, generator)
+        draws = {name: table[chosen.to(table.device)] for name, table in outer.items()}
+        if inside:
+            given = unit[chosen]
+            uniform = torch.rand(given.shape, generator=generator, device=given.device)
+            picked = (given - (-uniform.log()).log()).argmax(1)
+            for name, table in inner.items():
+                site = latent[name]
+                flat = units.spread(picked.to(table.dtype), site).long()
+                wide = table.expand(len(table), *site.value.shape)
+                draws[name] = wide.gather(0, flat.expand(num_samples, *site.value.shape))
+        return PosteriorDraws(
+            {n: draws[n] for n in latent},
+            num_samples,
+            "Enumeration",
+            f"all latent sites are finite: {rows_g * rows_l} assignments"
+            + (f", weighed for each unit of {', '.join(units.names)}" if inside else ""),
+            ess=float(num_samples),
+        )
+
+    def _tables(
+        self, form: StructuralForm, inside: dict[str, Site], units: Units
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        tables: tuple[dict[str, Tensor], dict[str, Tensor]] = ({}, {})
+        total = 1
+        for name, site in form.latent.items():
+            table = _combinations(site, units if name in inside else None)
+            if table is None:
+                kind = "has too many values" if support_of(site) is not None else "is not finite"
+                raise MethodError(
+                    f"Enumeration: the latent site {name!r} ({type(site.fn).__name__}, shape "
+                    f"{tuple(site.value.shape)}) {kind}; use cp.ImportanceSampling() or cp.NUTS()"
+                )
+            total *= len(table)
+            tables[name in inside][name] = table
+        if total > self.max_assignments:
+            raise MethodError(
+                f"Enumeration: {total} assignments, more than {self.max_assignments}; use cp.ImportanceSampling()"
+            )
+        return tuple(_product(t) if t else {} for t in tables)  # type: ignore[return-value]
+
+    @staticmethod
+    def _row(form: StructuralForm, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {n: v.expand(form.sites[n].value.shape) for n, v in values.items()}
+
+    def _independent(
+        self,
+        form: StructuralForm,
+        inside: dict[str, Site],
+        units: Units,
+        outer: dict[str, Tensor],
+        inner: dict[str, Tensor],
+    ) -> bool:
+        rows = len(next(iter(inner.values())))
+        fixed = {n: t[0] for n, t in outer.items()}
+        for other in {rows - 1, rows // 2} - {0}:
+            first = self._row(form, {n: t[0] for n, t in inner.items()})
+            second = self._row(form, {n: t[other] for n, t in inner.items()})
+            if not units_independent(_Given(form, fixed), units, first, second):  # type: ignore[arg-type]
+                return False
+        return True
+
+    def _weigh(
+        self, form: StructuralForm, units: Units, outer: dict[str, Tensor], inner: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        rows_g = len(next(iter(outer.values()))) if outer else 1
+        rows_l = len(next(iter(inner.values()))) if inner else 1
+        rows = {n: t.repeat_interleave(rows_l, 0) for n, t in outer.items()}
+        rows |= {n: t.repeat(rows_g, *([1] * (t.dim() - 1))) for n, t in inner.items()}
+
+        def weigh(values: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+            latents = self._row(form, values)
+            unit, outside = unit_log_probs(form.log_probs(latents, units.dims), units)
+            like = next(iter(latents.values()))
+            zero = torch.zeros((), device=like.device)
+            return (zero + unit).expand(units.sizes), zero + outside
+
+        unit, outside = stacked(form.executor.map(weigh, rows_g * rows_l, rows))
+        return unit, outside
+
+
+class _Given:
+    """A form with some latents held fixed."""
+
+    def __init__(self, form: StructuralForm, fixed: dict[str, Tensor]) -> None:
+        self.sites, self._form, self._fixed = form.sites, form, fixed
+
+    def log_probs(self, latents: dict[str, Tensor], units: tuple[int, ...]) -> dict[str, dict[str, Tensor]]:
+        return self._form.log_probs({**self._fixed, **latents}, units)

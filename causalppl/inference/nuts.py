@@ -1,0 +1,199 @@
+"""NUTS on the program's own parametrisation: continuous latents, mapped to the real line."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import biject_to
+
+from ..errors import InferenceError, InferenceWarning, MethodError
+from ..progress import Progress
+from ..structural.form import StructuralForm, site_kind
+from ..structural.noise import isolated_rng, keyed_seed
+from ..typing import Message
+from .convergence import convergence
+from .nutpie_sampler import sample_nuts
+from .posterior_draws import PosteriorDraws, refuse_subsampling
+
+__all__ = ["NUTS"]
+
+
+class _Potential:
+    """The log joint density of a program as a function of one real vector."""
+
+    def __init__(self, form: StructuralForm) -> None:
+        self.form = form
+        self.slices: dict[str, tuple[int, int, torch.Size]] = {}
+        start = 0
+        for name, site in form.latent.items():
+            if site.fn.support.is_discrete:
+                raise MethodError(
+                    f"NUTS: the latent site {name!r} is discrete ({type(site.fn).__name__}); use cp.ImportanceSampling(), or "
+                    "cp.Enumeration() where all latents are finite"
+                )
+            shape = torch.Size(biject_to(site.fn.support).inverse_shape(site.value.shape))
+            self.slices[name] = (start, start + shape.numel(), shape)
+            start += shape.numel()
+        self.dim = start
+        if self.dim == 0:
+            raise MethodError("NUTS: nothing is latent; use cp.Exact()")
+        self.dtype = next(iter(form.latent.values())).value.dtype
+
+    def evaluate(self, vector: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Log density in nats, and the latent sites' values."""
+        total = vector.new_zeros(())
+        values: dict[str, Tensor] = {}
+
+        def rule(msg: Message) -> Tensor:
+            nonlocal total
+            name, fn = msg["name"], msg["fn"]
+            if name in self.slices:
+                start, stop, shape = self.slices[name]
+                raw = vector[start:stop].reshape(shape)
+                transform = biject_to(fn.support)
+                value = transform(raw)
+                jacobian = transform.log_abs_det_jacobian(raw, value)
+                total = total + jacobian.sum()
+                values[name] = value
+            else:
+                value = self.form.given(msg, {})
+                if site_kind(msg) == "deterministic":
+                    if name in self.form.conditioned:
+                        raise MethodError(
+                            f"NUTS: evidence on the deterministic site {name!r} of continuous latents has no density; make "
+                            "it a sample site with a narrow distribution"
+                        )
+                    return value
+            log_prob = fn.log_prob(value)
+            if msg["mask"] is not None:
+                mask = torch.as_tensor(msg["mask"], device=log_prob.device)
+                log_prob = torch.where(mask, log_prob, torch.zeros_like(log_prob))
+            total = total + (log_prob * msg["scale"]).sum()
+            return value
+
+        self.form.run(rule)
+        return total, values
+
+    def initial(self, chains: int) -> Tensor:
+        """A start of finite density for each chain."""
+        starts = []
+        with isolated_rng(keyed_seed(self.form.seed, "initial points")):
+            for _ in range(100 * chains):
+                point = torch.empty(self.dim, dtype=self.dtype).uniform_(-1.0, 1.0)
+                with torch.no_grad():
+                    if math.isfinite(float(self.evaluate(point)[0])):
+                        starts.append(point)
+                if len(starts) == chains:
+                    return torch.stack(starts)
+        raise InferenceError(
+            "NUTS: no starting point with finite density in 100 tries; check the evidence against the program's supports"
+        )
+
+
+@dataclass(frozen=True)
+class NUTS:
+    """The No-U-Turn sampler on the program's continuous latents.
+
+    Args:
+        sampler: ``"nutpie"`` (a compiled potential) or ``"pyro"`` (Pyro's own kernel).
+        chains: number of chains, run one after another.
+        warmup: adaptation steps of each chain, left out of the draws.
+
+    Raises:
+        MethodError: a latent site is discrete, or a plate is subsampled.
+
+    Warns:
+        InferenceWarning: R-hat above 1.01, or divergent transitions.
+
+    References:
+        M. Hoffman, A. Gelman (2014), The No-U-Turn Sampler.
+    """
+
+    sampler: str = "nutpie"
+    chains: int = 4
+    warmup: int = 500
+    target_accept: float = 0.8
+
+    def sample(self, form: StructuralForm, num_samples: int, progress: Progress) -> PosteriorDraws:
+        """See :class:`~causalppl.inference.Method`."""
+        if self.sampler not in ("nutpie", "pyro"):
+            raise MethodError(f"NUTS: sampler={self.sampler!r} is not known; it can be 'nutpie' or 'pyro'")
+        refuse_subsampling(form, "NUTS")
+        potential = _Potential(form)
+        initial = potential.initial(self.chains)
+        each = -(-num_samples // self.chains)
+        notes: tuple[str, ...]
+        if self.sampler == "nutpie":
+            result = sample_nuts(
+                lambda vector: potential.evaluate(vector)[0],
+                initial,
+                num_samples=each,
+                warmup=self.warmup,
+                seed=keyed_seed(form.seed, "nuts") % 2**31,
+                target_accept=self.target_accept,
+                progress=progress,
+            )
+            draws, divergences = result.draws, result.divergences
+            notes = (f"log density: {result.executor}", *result.notes)
+        else:
+            draws, divergences = self._pyro(potential, initial, each)
+            notes = ("log density: eager",)
+        found = convergence(draws)
+        flat = draws.flatten(0, 1)
+        kept = flat[torch.linspace(0, len(flat) - 1, num_samples).round().long()]
+        with torch.no_grad():
+            values = form.executor.map(lambda vector: potential.evaluate(vector)[1], len(kept), kept)
+        if isinstance(values, list):
+            values = {n: torch.stack([v[n] for v in values]) for n in values[0]}
+        if found.rhat > 1.01:
+            warnings.warn(
+                f"NUTS: the chains have not converged (R-hat {found.rhat:.3f}, at most 1.01 is good); raise warmup "
+                "or num_samples",
+                InferenceWarning,
+                stacklevel=4,
+            )
+        if divergences:
+            notes = (*notes, f"{divergences} divergent transitions")
+        if divergences > 0.01 * len(flat):
+            warnings.warn(
+                f"NUTS: {divergences} divergent transitions; raise target_accept or reparametrise",
+                InferenceWarning,
+                stacklevel=4,
+            )
+        return PosteriorDraws(
+            values,
+            num_samples,
+            f"NUTS({self.sampler})",
+            f"{potential.dim} continuous latent dimensions",
+            ess=float(found.ess_bulk),
+            rhat=float(found.rhat),
+            notes=notes,
+        )
+
+    def _pyro(self, potential: _Potential, initial: Tensor, each: int) -> tuple[Tensor, int]:
+        from pyro.infer import MCMC
+        from pyro.infer import NUTS as PyroNUTS
+
+        chains, divergences = [], 0
+        with isolated_rng(keyed_seed(potential.form.seed, "pyro nuts")):
+            for start in initial:
+                kernel = PyroNUTS(
+                    potential_fn=lambda z: -potential.evaluate(z["v"])[0],
+                    target_accept_prob=self.target_accept,
+                )
+                run: Any = MCMC(
+                    kernel,
+                    num_samples=each,
+                    warmup_steps=self.warmup,
+                    initial_params={"v": start},
+                    disable_progbar=True,
+                )
+                run.run()
+                chains.append(run.get_samples()["v"])
+                divergences += sum(len(d) for d in run.diagnostics()["divergences"].values())
+        return torch.stack(chains), divergences

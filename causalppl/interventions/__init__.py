@@ -1,0 +1,48 @@
+"""Interventions on the sites of Pyro programs: the do-operator and what it may do."""
+
+from .handler import DoMessenger, check_support, do, natural_source, program_arguments, unknown_site
+from .kinds import (
+    Functional,
+    Hard,
+    Intervention,
+    Interventions,
+    Policy,
+    Stochastic,
+    Where,
+    as_intervention,
+    as_interventions,
+    cast_to,
+    fit_shape,
+    match,
+    needs_natural,
+    outcome,
+    policy,
+    shift,
+    where,
+)
+
+__all__ = [
+    "DoMessenger",
+    "Functional",
+    "Hard",
+    "Intervention",
+    "Interventions",
+    "Policy",
+    "Stochastic",
+    "Where",
+    "as_intervention",
+    "as_interventions",
+    "cast_to",
+    "check_support",
+    "do",
+    "fit_shape",
+    "match",
+    "natural_source",
+    "needs_natural",
+    "outcome",
+    "policy",
+    "program_arguments",
+    "shift",
+    "unknown_site",
+    "where",
+]

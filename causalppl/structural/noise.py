@@ -1,0 +1,37 @@
+"""Randomness keyed by seed and site name, drawn in bulk outside of any transform."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+__all__ = ["draw", "fresh_seed", "isolated_rng", "keyed_seed"]
+
+
+def fresh_seed(seed: int | None) -> int:
+    """The seed given, or one integer from torch's generator."""
+    return int(torch.randint(2**31 - 1, ()).item()) if seed is None else int(seed)
+
+
+def keyed_seed(seed: int, *key: object) -> int:
+    """A seed that depends on every part of the key, the same on all machines."""
+    text = "\x1f".join(map(str, (seed, *key)))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "little")
+
+
+@contextmanager
+def isolated_rng(seed: int) -> Iterator[None]:
+    """Torch's generators seeded inside and restored afterwards."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+def draw(distribution: Any, rows: int, seed: int, *key: object) -> Any:
+    """``rows`` draws of a noise's law, shape ``(rows,) + noise shape``, fixed by seed and key."""
+    with isolated_rng(keyed_seed(seed, *key)), torch.no_grad():
+        return distribution.sample(torch.Size([rows]))
