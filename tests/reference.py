@@ -1,7 +1,7 @@
 """Answers computed another way: enumeration, quadrature, rejection and couplings by scipy, one row at a time.
 
-Nothing here imports causalppl, and nothing here is clever: loops, tables and textbook formulas in float64, so that an
-agreement between a test and this file is evidence. The file is itself checked against closed forms in test_closed_forms.py.
+Nothing here imports causalppl, and nothing here is clever: loops, tables and textbook formulas in float64, so that
+an agreement between a test and this file is evidence. test_closed_forms.py checks the file itself.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import scipy.stats
 import torch
 from pyro.poutine.messenger import Messenger
 
-# --- Couplings of one site between two worlds -----------------------------------------------------------------------------
+# --- Couplings of one site between two worlds ---------------------------------------------------
 
 
 def bernoulli_counterfactual(p: float, q: float, observed: int) -> float:
@@ -32,8 +32,8 @@ def bernoulli_counterfactual(p: float, q: float, observed: int) -> float:
 def gumbel_max_joint(p: Sequence[float], q: Sequence[float]) -> np.ndarray:
     """P(argmax in the first world is i, in the second j) when both add the same Gumbels to log p and log q.
 
-    In exponential clocks E_k: i is argmin E_k / p_k and j is argmin E_k / q_k. On the diagonal the integral over E_i is in
-    closed form; off it, with E_j = r E_i, one integral over r in [p_j / p_i, q_j / q_i] remains.
+    In exponential clocks E_k: i is argmin E_k / p_k and j is argmin E_k / q_k. On the diagonal the integral over
+    E_i is in closed form; off it, with E_j = r E_i, one integral over r in [p_j / p_i, q_j / q_i] remains.
     """
     n = len(p)
     table = np.zeros((n, n))
@@ -72,7 +72,7 @@ def gumbel_max_rejection(
     return np.bincount(there, minlength=len(q)) / fits.sum()
 
 
-# --- The same for whole sites, from the distributions of two runs of a program ----------------------------------------------
+# --- The same for whole sites, from the distributions of two runs of a program ------------------
 
 
 def unwrap(fn: Any) -> Any:
@@ -124,8 +124,8 @@ LOCATION_SCALE = (dist.Normal, dist.Laplace, dist.Cauchy, dist.Gumbel, dist.Logi
 def coupled(here: Any, there: Any, value: Any) -> np.ndarray:
     """The other world's value of an invertible site: the same quantile of the other distribution.
 
-    Location-scale families keep the standardised residual, which is the same map without the rounding of a CDF; each of the
-    others goes through the nearer tail.
+    Location-scale families keep the standardised residual, which is the same map without the rounding of a CDF;
+    each of the others goes through the nearer tail.
     """
     first, second, v = unwrap(here), unwrap(there), _array(value)
     if isinstance(first, dist.Delta):
@@ -149,8 +149,8 @@ def coupling_holds(here: Any, there: Any, value: Any, other: Any, rtol: float) -
     """Which entries of the other world's value are what the family's documented default coupling allows.
 
     Bernoulli, monotone: a one never becomes a zero where the probability rises, nor a zero a one where it falls.
-    Categorical, Gumbel-max: the category changes from i to j only where odds moved towards j: q_j / p_j > q_i / p_i. (Both are
-    necessary for any single draw; the probabilities are tested apart.)
+    Categorical, Gumbel-max: the category changes from i to j only where odds moved towards j: q_j / p_j > q_i / p_i.
+    (Both are necessary for any single draw; the probabilities are tested apart.)
     """
     first, second = unwrap(here), unwrap(there)
     v, w = _array(value), _array(other)
@@ -210,7 +210,7 @@ def check_row(
 ) -> None:
     """Assert that one row of one world follows from one factual row, site by site, by this file's couplings.
 
-    Every site is checked given its parents' values *in the row itself*, so that a mistake upstream is blamed once, upstream.
+    Every site is checked given its parents' values *in the row itself*, so a mistake upstream is blamed once.
     """
     args = tuple(args)
     first, second = run_at(model, args, here), run_at(model, args, there)
@@ -231,7 +231,7 @@ def check_row(
         )
 
 
-# --- Finite models by enumeration -------------------------------------------------------------------------------------------
+# --- Finite models by enumeration ---------------------------------------------------------------
 
 
 def enumerate_noise(
@@ -280,7 +280,7 @@ def finite_posterior(
     return {k: w / total for k, w in scaled.items()}
 
 
-# --- One latent number by quadrature ----------------------------------------------------------------------------------------
+# --- One latent number by quadrature ------------------------------------------------------------
 
 
 def quadrature(
@@ -300,11 +300,15 @@ def quadrature(
     return mean, float(np.sqrt((weights * (s - mean) ** 2).sum()))
 
 
-# --- Conjugate normals ------------------------------------------------------------------------------------------------------
+# --- Conjugate normals --------------------------------------------------------------------------
 
 
 def normal_posterior(
-    prior_mean: np.ndarray, prior_cov: np.ndarray, design: np.ndarray, noise_sd: float, y: np.ndarray
+    prior_mean: np.ndarray,
+    prior_cov: np.ndarray,
+    design: np.ndarray,
+    noise_sd: float,
+    y: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and covariance of b given y = design b + N(0, noise_sd^2), b ~ N(prior_mean, prior_cov)."""
     precision = np.linalg.inv(prior_cov) + design.T @ design / noise_sd**2

@@ -23,7 +23,7 @@ def standard_error(p: float, n: int) -> float:
     return math.sqrt(max(p * (1 - p), 1 / n) / n)
 
 
-# --- The reference file itself ----------------------------------------------------------------------------------------------
+# --- The reference file itself ------------------------------------------------------------------
 
 
 def test_reference_gumbel_max_by_quadrature_is_the_published_table() -> None:
@@ -41,15 +41,17 @@ def test_reference_gumbel_max_by_rejection_is_the_published_table(observed: int)
 
 def test_reference_couplings_on_known_pairs() -> None:
     one, two = torch.tensor(1.0), torch.tensor(2.0)
-    assert reference.coupled(dist.Normal(0.0, one), dist.Normal(3.0, two), 1.5) == pytest.approx(6.0)
+    assert reference.coupled(dist.Normal(0.0, one), dist.Normal(3.0, two), 1.5) == pytest.approx(
+        6.0
+    )
     assert reference.coupled(dist.Exponential(one), dist.Exponential(two), 18.0) == pytest.approx(9)
     assert reference.coupled(dist.HalfNormal(one), dist.HalfNormal(two), 5.6) == pytest.approx(11.2)
     assert reference.coupled(
         dist.Uniform(0.0, one), dist.Uniform(one, one * 3), 0.25
     ) == pytest.approx(1.5)
-    assert reference.coupled(dist.LogNormal(0.0, one), dist.LogNormal(one, one), 2.0) == pytest.approx(
-        2 * math.e, rel=1e-6
-    )
+    assert reference.coupled(
+        dist.LogNormal(0.0, one), dist.LogNormal(one, one), 2.0
+    ) == pytest.approx(2 * math.e, rel=1e-6)
     weibull = dist.Weibull(one, two), dist.Weibull(two, two)
     assert reference.coupled(*weibull, 0.3) == pytest.approx(0.6)
     assert reference.bernoulli_counterfactual(0.7, 0.4, 1) == pytest.approx(4 / 7)
@@ -65,11 +67,13 @@ def test_reference_enumeration_and_quadrature_on_known_answers() -> None:
     assert given == pytest.approx(2 / 3)
     mean, sd = reference.quadrature(lambda z: -0.5 * z**2 - 0.5 * (z - 2) ** 2, lambda z: z)
     assert mean == pytest.approx(1.0) and sd == pytest.approx(math.sqrt(0.5))
-    mean, cov = reference.normal_posterior(np.zeros(1), np.eye(1), np.ones((1, 1)), 1.0, np.array([2.0]))
+    mean, cov = reference.normal_posterior(
+        np.zeros(1), np.eye(1), np.ones((1, 1)), 1.0, np.array([2.0])
+    )
     assert mean[0] == pytest.approx(1.0) and cov[0, 0] == pytest.approx(0.5)
 
 
-# --- Continuous, invertible -------------------------------------------------------------------------------------------------
+# --- Continuous, invertible ---------------------------------------------------------------------
 
 
 def joe() -> torch.Tensor:
@@ -178,7 +182,11 @@ def test_primer_4_3_2_evidence_on_a_deterministic_site() -> None:
 
     n = 4000
     worlds = cp.counterfactual(
-        model, worlds={"one": {"x": 1.0}, "zero": {"x": 0.0}}, evidence={"z": 1.0}, num_samples=n, seed=3
+        model,
+        worlds={"one": {"x": 1.0}, "zero": {"x": 0.0}},
+        evidence={"z": 1.0},
+        num_samples=n,
+        seed=3,
     )()
     assert bool((worlds.tensor("z", world="factual") == 1).all())
     for world, expected in {"one": 1.5 * b, "zero": 0.5 * b}.items():
@@ -196,9 +204,7 @@ def test_a_latent_mediator_moves_the_outcome_by_the_path_product() -> None:
         m = pyro.sample("m", dist.Normal(a * x, 0.8))
         pyro.sample("y", dist.Normal(b * m + c * x, 0.5))
 
-    worlds = cp.counterfactual(
-        model, {"x": 2.3}, {"x": 0.3, "y": 1.1}, num_samples=400, seed=0
-    )()
+    worlds = cp.counterfactual(model, {"x": 2.3}, {"x": 0.3, "y": 1.1}, num_samples=400, seed=0)()
     y = worlds.tensor("y", world="counterfactual")
     torch.testing.assert_close(y, torch.full_like(y, 1.1 + 2.0 * (a * b + c)), rtol=0, atol=1e-4)
     m0, m1 = worlds.tensor("m", world="factual"), worlds.tensor("m", world="counterfactual")
@@ -210,7 +216,7 @@ def test_a_latent_mediator_moves_the_outcome_by_the_path_product() -> None:
     assert float(m0.std()) == pytest.approx(precision**-0.5, rel=0.2)
 
 
-# --- Discrete ---------------------------------------------------------------------------------------------------------------
+# --- Discrete -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("p", [0.0, 0.1, 0.6, 1.0])
@@ -283,7 +289,9 @@ def test_bernoulli_counterfactual_against_cells(p: float, q: float) -> None:
         if (p == 1.0 and not observed) or (p == 0 and observed):
             continue
         expected = reference.conditional(
-            {"u": cells}, lambda noise: noise["u"] < q, lambda noise, o=observed: (noise["u"] < p) == o
+            {"u": cells},
+            lambda noise: noise["u"] < q,
+            lambda noise, o=observed: (noise["u"] < p) == o,
         )
         assert expected == pytest.approx(reference.bernoulli_counterfactual(p, q, int(observed)))
         worlds = cp.counterfactual(
@@ -299,7 +307,11 @@ def test_gumbel_max_table() -> None:
     n = 30_000
     for observed in range(3):
         worlds = cp.counterfactual(
-            one_switch(categorical_by_x), {"x": 0.0}, {"x": 1.0, "y": observed}, num_samples=n, seed=8
+            one_switch(categorical_by_x),
+            {"x": 0.0},
+            {"x": 1.0, "y": observed},
+            num_samples=n,
+            seed=8,
         )()
         there = worlds.tensor("y", world="counterfactual").long()
         share = np.bincount(there.expand(n).numpy(), minlength=3) / n
@@ -312,9 +324,9 @@ def test_gumbel_max_table() -> None:
 def test_gumbel_max_mixes_back_to_the_other_worlds_law() -> None:
     """sum_i p_i cf_i = q, with the factual category drawn rather than seen."""
     n = 30_000
-    worlds = cp.abduct(one_switch(categorical_by_x), evidence={"x": 1.0}, num_samples=n, seed=9)().predict(
-        {"x": 0.0}
-    )
+    worlds = cp.abduct(
+        one_switch(categorical_by_x), evidence={"x": 1.0}, num_samples=n, seed=9
+    )().predict({"x": 0.0})
     here = worlds.tensor("y", world="factual").long()
     there = worlds.tensor("y", world="counterfactual").long()
     joint = np.zeros((3, 3))
@@ -337,7 +349,9 @@ def test_gumbel_max_against_rejection_on_a_random_table(seed: int) -> None:
         pyro.sample("y", dist.Categorical(probs))
 
     n = 20_000
-    worlds = cp.counterfactual(model, {"x": 1.0}, {"x": 0.0, "y": observed}, num_samples=n, seed=seed)()
+    worlds = cp.counterfactual(
+        model, {"x": 1.0}, {"x": 0.0, "y": observed}, num_samples=n, seed=seed
+    )()
     share = np.bincount(worlds.tensor("y", world="counterfactual").long().numpy(), minlength=5) / n
     by_rejection = reference.gumbel_max_rejection(p, q, observed, draws=100_000, seed=seed)
     by_quadrature = reference.gumbel_max_joint(p, q)[observed] / p[observed]
@@ -346,7 +360,12 @@ def test_gumbel_max_against_rejection_on_a_random_table(seed: int) -> None:
 
 
 # Primer, table 3.2: recovered of all, by sex and drug
-RECOVERED = {("men", 1): (81, 87), ("men", 0): (234, 270), ("women", 1): (192, 263), ("women", 0): (55, 80)}
+RECOVERED = {
+    ("men", 1): (81, 87),
+    ("men", 0): (234, 270),
+    ("women", 1): (192, 263),
+    ("women", 0): (55, 80),
+}
 
 
 def test_simpsons_drug() -> None:
@@ -359,12 +378,18 @@ def test_simpsons_drug() -> None:
             woman = pyro.sample("woman", dist.Bernoulli(women / (men + women)))
             p_drug = torch.where(woman > 0.5, torch.tensor(263 / women), torch.tensor(87 / men))
             drug = pyro.sample("drug", dist.Bernoulli(p_drug))
-            given = torch.where(drug > 0.5, torch.tensor(rates["women", 1]), torch.tensor(rates["women", 0]))
-            other = torch.where(drug > 0.5, torch.tensor(rates["men", 1]), torch.tensor(rates["men", 0]))
+            given = torch.where(
+                drug > 0.5, torch.tensor(rates["women", 1]), torch.tensor(rates["women", 0])
+            )
+            other = torch.where(
+                drug > 0.5, torch.tensor(rates["men", 1]), torch.tensor(rates["men", 0])
+            )
             pyro.sample("recovery", dist.Bernoulli(torch.where(woman > 0.5, given, other)))
 
     share = women / (men + women)
-    exact = share * (rates["women", 1] - rates["women", 0]) + (1 - share) * (rates["men", 1] - rates["men", 0])
+    exact = share * (rates["women", 1] - rates["women", 0]) + (1 - share) * (
+        rates["men", 1] - rates["men", 0]
+    )
     assert exact == pytest.approx(0.0537, abs=5e-5)
     worlds = cp.counterfactual(
         model, worlds={"drug": {"drug": 1.0}, "none": {"drug": 0.0}}, num_samples=200, seed=10
@@ -399,12 +424,20 @@ def test_mediation_by_worlds_in_two_steps() -> None:
     first = posterior.predict(worlds={"treated": {"t": 1.0}, "control": {"t": 0.0}})
     m0 = first.tensor("m", world="control")[0]
     m1 = first.tensor("m", world="treated")[0]
-    nested = posterior.predict(worlds={"direct": {"t": 1.0, "m": m0}, "indirect": {"t": 0.0, "m": m1}})
+    nested = posterior.predict(
+        worlds={"direct": {"t": 1.0, "m": m0}, "indirect": {"t": 0.0, "m": m1}}
+    )
     control = first.tensor("y", world="control")
     se = 4 * 0.6 / math.sqrt(n)
-    assert float((nested.tensor("y", world="direct") - control).mean()) == pytest.approx(0.32, abs=se)
-    assert float((nested.tensor("y", world="indirect") - control).mean()) == pytest.approx(0.035, abs=se)
-    assert float((first.tensor("y", world="treated") - control).mean()) == pytest.approx(0.46, abs=se)
+    assert float((nested.tensor("y", world="direct") - control).mean()) == pytest.approx(
+        0.32, abs=se
+    )
+    assert float((nested.tensor("y", world="indirect") - control).mean()) == pytest.approx(
+        0.035, abs=se
+    )
+    assert float((first.tensor("y", world="treated") - control).mean()) == pytest.approx(
+        0.46, abs=se
+    )
 
 
 def test_mediation_from_world() -> None:
@@ -435,17 +468,23 @@ def test_leukaemia_and_fallout() -> None:
         pyro.sample("ill", dist.Bernoulli(p0 + (p1 - p0) * exposed))
 
     n = 50_000
-    worlds = cp.counterfactual(model, {"exposed": 0.0}, {"exposed": 1.0, "ill": 1.0}, num_samples=n, seed=0)()
+    worlds = cp.counterfactual(
+        model, {"exposed": 0.0}, {"exposed": 1.0, "ill": 1.0}, num_samples=n, seed=0
+    )()
     pn = float((worlds.tensor("ill", world="counterfactual") == 0).double().mean())
     assert pn == pytest.approx(0.3751, abs=4 * standard_error(0.3751, n) + 5e-5)
 
     n = 1_000_000
-    worlds = cp.counterfactual(model, {"exposed": 1.0}, {"exposed": 0.0, "ill": 0.0}, num_samples=n, seed=1)()
+    worlds = cp.counterfactual(
+        model, {"exposed": 1.0}, {"exposed": 0.0, "ill": 0.0}, num_samples=n, seed=1
+    )()
     ps = float(worlds.tensor("ill", world="counterfactual").double().mean())
     assert ps == pytest.approx(0.00016275, abs=4 * standard_error(0.00016275, n))
 
 
-@pytest.mark.parametrize(("kind", "pn", "ps", "pns"), [("or", 0.5, 1.0, 0.5), ("and", 1.0, 0.5, 0.5)])
+@pytest.mark.parametrize(
+    ("kind", "pn", "ps", "pns"), [("or", 0.5, 1.0, 0.5), ("and", 1.0, 0.5, 0.5)]
+)
 def test_forest_fire(kind: str, pn: float, ps: float, pns: float) -> None:
     join = torch.maximum if kind == "or" else torch.minimum
 
@@ -469,7 +508,7 @@ def test_forest_fire(kind: str, pn: float, ps: float, pns: float) -> None:
     assert found == pytest.approx(pns, abs=4 * standard_error(pns, n))
 
 
-# --- Latent continuous variables --------------------------------------------------------------------------------------------
+# --- Latent continuous variables ----------------------------------------------------------------
 
 
 def confounded(units: int, scale: float = 0.5) -> None:
@@ -501,9 +540,9 @@ def test_a_latent_confounder_against_quadrature() -> None:
     x = (rng.uniform(size=units) < 1 / (1 + np.exp(-z))).astype(float)
     y = x * (1 + z) + z + scale * rng.normal(size=units)
     expected = confounded_answers(x, y, scale)
-    worlds = cp.counterfactual(
-        confounded, {"x": 1 - x}, {"x": x, "y": y}, num_samples=n, seed=3
-    )(units, scale)
+    worlds = cp.counterfactual(confounded, {"x": 1 - x}, {"x": x, "y": y}, num_samples=n, seed=3)(
+        units, scale
+    )
     there = worlds.tensor("y", world="counterfactual").double().numpy()
     assert there.shape == (n, units)
     error = there.mean(0) - expected[:, 0]

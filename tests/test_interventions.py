@@ -39,7 +39,7 @@ def log_prob(model: Any, given: dict[str, Any]) -> float:
     return float(torch.as_tensor(trace.log_prob_sum()))
 
 
-# --- Hard -------------------------------------------------------------------------------------------------------------------
+# --- Hard ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_gradients_flow_through_a_hard_value() -> None:
     assert float(value.grad) == 2.0
 
 
-# --- The density leaves the joint -------------------------------------------------------------------------------------------
+# --- The density leaves the joint ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("site", ["z", "x", "y", "d"])
@@ -160,7 +160,9 @@ def test_the_density_of_a_set_site_leaves_the_joint(site: str) -> None:
 def test_the_density_of_a_functional_intervention_leaves_too() -> None:
     given = {"z": torch.tensor(0.3), "y": torch.tensor(2.0)}
     done = cp.do(chain, {"x": cp.policy(lambda v: 2 * v["z"])})
-    expected = N(0.0, 1.0).log_prob(given["z"]) + N(4 * given["z"] + given["z"], 1.0).log_prob(given["y"])
+    expected = N(0.0, 1.0).log_prob(given["z"]) + N(4 * given["z"] + given["z"], 1.0).log_prob(
+        given["y"]
+    )
     assert log_prob(done, given) == pytest.approx(float(expected), abs=1e-5)
 
 
@@ -175,7 +177,7 @@ def test_an_observed_site_that_is_set_has_no_likelihood() -> None:
     )
 
 
-# --- Functional, stochastic, policy, where ----------------------------------------------------------------------------------
+# --- Functional, stochastic, policy, where ------------------------------------------------------
 
 
 def test_shift_and_callables_act_on_the_natural_value() -> None:
@@ -206,7 +208,9 @@ def test_a_distribution_replaces_the_mechanism() -> None:
     assert run["x"].shape == (20_000,)
     assert float(run["x"].mean()) == pytest.approx(-1.0, abs=4 * 0.5 / math.sqrt(20_000))
     assert float(run["x"].std()) == pytest.approx(0.5, abs=0.015)
-    assert abs(float(torch.corrcoef(torch.stack([run["z"], run["x"]]))[0, 1])) < 4 / math.sqrt(20_000)
+    assert abs(float(torch.corrcoef(torch.stack([run["z"], run["x"]]))[0, 1])) < 4 / math.sqrt(
+        20_000
+    )
     assert float((run["y"] - run["x"]).std()) == pytest.approx(0.1, abs=0.01)
 
 
@@ -290,7 +294,9 @@ def test_kinds_in_counterfactual_worlds() -> None:
         assert float(worlds.tensor("y", world=world)[0]) == pytest.approx(y, abs=1e-5), world
 
 
-def test_a_distribution_in_a_counterfactual_world_has_its_own_law_and_leaves_noise_downstream() -> None:
+def test_a_distribution_in_a_counterfactual_world_has_its_own_law_and_leaves_noise_downstream() -> (
+    None
+):
     worlds = cp.counterfactual(
         chain, {"x": N(10.0, 2.0)}, {"z": 0.5, "x": 1.0, "y": 3.0}, num_samples=4000, seed=0
     )()
@@ -302,7 +308,7 @@ def test_a_distribution_in_a_counterfactual_world_has_its_own_law_and_leaves_noi
     assert bool((worlds.tensor("x", world="factual") == 1.0).all())
 
 
-# --- Forms ------------------------------------------------------------------------------------------------------------------
+# --- Forms --------------------------------------------------------------------------------------
 
 
 def test_three_forms() -> None:
@@ -371,7 +377,7 @@ def test_a_users_exception_passes_through_unchanged() -> None:
     assert pyro.poutine.runtime._PYRO_STACK == []
 
 
-# --- Order ------------------------------------------------------------------------------------------------------------------
+# --- Order --------------------------------------------------------------------------------------
 
 
 def test_nested_interventions_the_outer_acts_on_the_inner() -> None:
@@ -409,7 +415,7 @@ def test_a_program_with_a_do_of_its_own_can_be_asked_counterfactuals() -> None:
     assert float(worlds.tensor("y", world="counterfactual")[0]) == pytest.approx(4.5, abs=1e-5)
 
 
-# --- Among Pyro's handlers --------------------------------------------------------------------------------------------------
+# --- Among Pyro's handlers ----------------------------------------------------------------------
 
 
 def test_replay_does_not_undo_a_do() -> None:
@@ -460,7 +466,10 @@ def test_scale_and_mask_outside() -> None:
 
 
 def test_pyro_do_inside() -> None:
-    assert float(values(cp.do(poutine.do(chain, data={"z": torch.tensor(9.0)}), {"x": 1.0}))["x"]) == 1.0
+    assert (
+        float(values(cp.do(poutine.do(chain, data={"z": torch.tensor(9.0)}), {"x": 1.0}))["x"])
+        == 1.0
+    )
 
 
 @pytest.mark.parametrize("parallel", [False, True])
@@ -477,7 +486,9 @@ def test_predictive_with_posterior_samples() -> None:
     samples = {"z": torch.linspace(-1, 1, 5)}
     with torch.random.fork_rng():
         found = pyro.infer.Predictive(
-            cp.do(chain, {"x": cp.policy(lambda v: v["z"] * 2)}), posterior_samples=samples, return_sites=["d"]
+            cp.do(chain, {"x": cp.policy(lambda v: v["z"] * 2)}),
+            posterior_samples=samples,
+            return_sites=["d"],
         )()
     assert torch.allclose(found["d"].flatten(), 4 * samples["z"])
 
@@ -511,7 +522,7 @@ def test_enumeration_of_a_discrete_site_beside_a_set_one() -> None:
     assert math.exp(-loss) == pytest.approx(0.7 * 0.5 + 0.3 * 0.8, abs=1e-5)
 
 
-# --- Plates -----------------------------------------------------------------------------------------------------------------
+# --- Plates -------------------------------------------------------------------------------------
 
 
 def subsampled() -> None:
@@ -534,7 +545,9 @@ def test_a_shift_and_a_mask_of_full_size_are_indexed_too() -> None:
     assert torch.allclose(run["x"], plain["x"] + by[run["index"].long()])
     mask = by > 4
     run = values(cp.do(subsampled, {"x": cp.where(mask, 3.0)}))
-    assert torch.equal(run["x"], torch.where(mask[run["index"].long()], torch.tensor(3.0), plain["x"]))
+    assert torch.equal(
+        run["x"], torch.where(mask[run["index"].long()], torch.tensor(3.0), plain["x"])
+    )
 
 
 def test_a_number_in_a_subsampled_plate() -> None:

@@ -1,8 +1,8 @@
 """The axioms of counterfactuals, on random programs, and the coupling of worlds against reference.py.
 
-Composition: setting a site to the value it has changes nothing. Effectiveness: a site that is set has its value, and what is
-not downstream stays. Reversibility: going there and back is staying. Each holds for *any* coupling of the worlds, a wrong one
-included, so every world is also compared, site by site, with an independently written coupling.
+Composition: setting a site to the value it has changes nothing. Effectiveness: a site that is set has its value, and
+what is not downstream stays. Reversibility: going there and back is staying. Each holds for *any* coupling of worlds,
+a wrong one included, so every world is also compared, site by site, with an independently written coupling.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ OTHER = ("multivariate_normal", "delta", "deterministic")
 EVENT = 3  # size of vector events
 CATEGORIES = 4
 
-# Quantile levels to place observations at: the middle, both 1e-6 tails, and beyond what float32 can write as a probability.
+# Quantile levels to place observations at: the middle, both 1e-6 tails, and beyond float32's probabilities.
 LEVELS = (0.5, 0.3, 0.8, 1e-3, 1 - 1e-3, 1e-6, 1 - 1e-6)
 FAR = 1e-12
 
@@ -57,7 +57,7 @@ class Node:
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """A random program: nodes in topological order, a plate size (0: no plate), a dtype, and whether it breaks ``vmap``."""
+    """A random program: nodes in topological order, a plate size (0: no plate), a dtype, whether it breaks ``vmap``."""
 
     nodes: tuple[Node, ...]
     plate: int
@@ -99,9 +99,13 @@ def family(node: Node, eta: torch.Tensor) -> Any:
     elif node.family == "bernoulli":
         fn = dist.Bernoulli(logits=eta)
     elif node.family == "categorical":
-        fn = dist.Categorical(logits=eta[..., None] * torch.linspace(-1, 1, CATEGORIES, dtype=eta.dtype))
+        fn = dist.Categorical(
+            logits=eta[..., None] * torch.linspace(-1, 1, CATEGORIES, dtype=eta.dtype)
+        )
     elif node.family == "multivariate_normal":
-        tril = torch.eye(EVENT, dtype=eta.dtype) + 0.3 * torch.ones(EVENT, EVENT, dtype=eta.dtype).tril(-1)
+        tril = torch.eye(EVENT, dtype=eta.dtype) + 0.3 * torch.ones(
+            EVENT, EVENT, dtype=eta.dtype
+        ).tril(-1)
         loc = eta[..., None] * torch.linspace(-1, 1, EVENT, dtype=eta.dtype)
         return dist.MultivariateNormal(loc, scale_tril=tril * positive[..., None, None])
     elif node.family == "delta":
@@ -151,7 +155,11 @@ def specs(draw: st.DrawFn, families: tuple[str, ...] = CONTINUOUS + DISCRETE + O
     nodes: list[Node] = []
     for i in range(count):
         kind = draw(st.sampled_from(families))
-        chosen = draw(st.lists(st.sampled_from([n.name for n in nodes]), unique=True, max_size=3)) if nodes else []
+        chosen = (
+            draw(st.lists(st.sampled_from([n.name for n in nodes]), unique=True, max_size=3))
+            if nodes
+            else []
+        )
         weight = st.sampled_from([-1.5, -0.7, 0.4, 1.0, 2.0])
         nodes.append(
             Node(
@@ -159,7 +167,7 @@ def specs(draw: st.DrawFn, families: tuple[str, ...] = CONTINUOUS + DISCRETE + O
                 family=kind,
                 in_plate=plate > 0 and draw(st.booleans()),
                 vector=kind == "multivariate_normal"
-                or (kind in CONTINUOUS + ("bernoulli",) and draw(st.integers(0, 3)) == 0),
+                or (kind in (*CONTINUOUS, "bernoulli") and draw(st.integers(0, 3)) == 0),
                 weights=tuple((p, draw(weight)) for p in chosen),
                 offset=draw(st.sampled_from([-1.0, 0.0, 0.3, 1.0])),
             )
@@ -191,7 +199,9 @@ def observe(spec: Spec, seed: int, levels: bool) -> dict[str, torch.Tensor]:
             if node.family == "uniform":  # the support is half open, and rounding must not leave it
                 base = reference.unwrap(fn)
                 low, high = base.low, base.high
-                value = torch.minimum(torch.maximum(torch.as_tensor(v).to(low), low), torch.nextafter(high, low))
+                value = torch.minimum(
+                    torch.maximum(torch.as_tensor(v).to(low), low), torch.nextafter(high, low)
+                )
             else:
                 value = torch.as_tensor(v).to(value.dtype)
         record[node.name] = value
@@ -241,7 +251,9 @@ def full(spec: Spec, record: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]
     for node in spec.nodes:
         if node.name not in values:
             natural = run.natural[node.name]
-            values[node.name] = natural if natural is not None else reference.unwrap(run.fns[node.name]).v
+            values[node.name] = (
+                natural if natural is not None else reference.unwrap(run.fns[node.name]).v
+            )
     return values
 
 
@@ -340,10 +352,16 @@ def test_worlds_together_are_worlds_apart_and_vmap_is_sequential(
     names = [n.name for n in spec.nodes]
     one, two = (data.draw(st.sampled_from(names)) for _ in range(2))
     values = full(spec, observe(spec, seed + 1, levels=False))
-    asked = {"one": {one: values[one]}, "two": {two: values[two]}, "both": {one: values[one], two: values[two]}}
+    asked = {
+        "one": {one: values[one]},
+        "two": {two: values[two]},
+        "both": {one: values[one], two: values[two]},
+    }
 
     def ask(spec: Spec, worlds: dict[str, Any]) -> Any:
-        return cp.abduct(program(spec), evidence=seen, num_samples=4, seed=seed)().predict(worlds=worlds)
+        return cp.abduct(program(spec), evidence=seen, num_samples=4, seed=seed)().predict(
+            worlds=worlds
+        )
 
     together = ask(spec, asked)
     slow = ask(dataclasses.replace(spec, branches=True), asked)
@@ -359,7 +377,7 @@ def test_worlds_together_are_worlds_apart_and_vmap_is_sequential(
                 assert torch.equal(slow.tensor(name, world=world), a)
 
 
-# --- Named families, one edge each ------------------------------------------------------------------------------------------
+# --- Named families, one edge each --------------------------------------------------------------
 
 EDGES: dict[str, Callable[[torch.Tensor], Any]] = {
     "normal": lambda x: dist.Normal(x, torch.exp(0.5 * x)),
@@ -373,6 +391,8 @@ EDGES: dict[str, Callable[[torch.Tensor], Any]] = {
     "log_normal": lambda x: dist.LogNormal(x, torch.exp(0.5 * x)),
     "weibull": lambda x: dist.Weibull(torch.exp(x), 1.5 + 0.5 * x**2),
 }
+
+LOCATED = ("normal", "laplace", "cauchy", "gumbel", "logistic", "uniform")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -396,14 +416,12 @@ def test_one_edge_against_scipy(name: str, dtype: torch.dtype) -> None:
     worlds = posterior.predict(worlds={"there": {"x": x1}, "here": {"x": x0}})
     got = worlds.tensor("y", world="there")[0]
     assert got.dtype == dtype
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-9
     expected = reference.coupled(make(x0), make(x1), v)
-    if name == "uniform":  # the quantile of a value next to an end is only known to the rounding of the value
-        np.testing.assert_allclose(got.numpy(), expected, rtol=0, atol=1e-5 if dtype == torch.float32 else 1e-9)
-    else:
-        np.testing.assert_allclose(got.numpy(), expected, rtol=1e-5 if dtype == torch.float32 else 1e-9, atol=1e-6 if dtype == torch.float32 else 1e-12)
-    torch.testing.assert_close(
-        worlds.tensor("y", world="here")[0], v, rtol=1e-5 if dtype == torch.float32 else 1e-9, atol=0
-    ) if name not in ("normal", "laplace", "cauchy", "gumbel", "logistic", "uniform") else None
+    # Next to an end of a Uniform, and near 0 on the line, a quantile is only known to the rounding of the location.
+    floor = tolerance if name in LOCATED else 0.0
+    np.testing.assert_allclose(got.numpy(), expected, rtol=tolerance, atol=floor)
+    torch.testing.assert_close(worlds.tensor("y", world="here")[0], v, rtol=tolerance, atol=floor)
 
 
 @pytest.mark.parametrize(
@@ -428,7 +446,7 @@ def test_extreme_observations_survive_a_null_intervention(fn: Any, value: float)
 
     def model() -> None:
         x = pyro.sample("x", dist.Normal(0.0, 1.0))
-        pyro.sample("y", fn.expand([]) if value is None else type(fn)(*_moved(fn, 0.0 * x)))
+        pyro.sample("y", type(fn)(*_moved(fn, 0.0 * x)))
 
     worlds = cp.counterfactual(model, {"x": 3.0}, {"x": 0.5, "y": value})()
     got = float(worlds.tensor("y", world="counterfactual"))
@@ -437,7 +455,12 @@ def test_extreme_observations_survive_a_null_intervention(fn: Any, value: float)
 
 def _moved(fn: Any, zero: torch.Tensor) -> list[torch.Tensor]:
     """The distribution's own parameters, made to depend on a parent that does not change them."""
-    names = {"Weibull": ("scale", "concentration"), "Exponential": ("rate",), "HalfNormal": ("scale",), "Uniform": ("low", "high")}
+    names = {
+        "Weibull": ("scale", "concentration"),
+        "Exponential": ("rate",),
+        "HalfNormal": ("scale",),
+        "Uniform": ("low", "high"),
+    }
     return [getattr(fn, n) + zero for n in names.get(type(fn).__name__, ("loc", "scale"))]
 
 
@@ -453,7 +476,9 @@ def test_multivariate_normal_keeps_its_triangular_noise() -> None:
     y = torch.tensor([0.3, -1.2])
     worlds = cp.counterfactual(model, {"x": 1.0}, {"x": 0.0, "y": y})()
     expected = torch.tensor([1.0, -1.0]) + tril1 @ torch.linalg.solve(tril0, y)
-    torch.testing.assert_close(worlds.tensor("y", world="counterfactual")[0], expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        worlds.tensor("y", world="counterfactual")[0], expected, rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("kind", ["masked", "expanded", "independent", "affine", "exp"])
@@ -465,13 +490,19 @@ def test_wrappers_and_transforms(kind: str) -> None:
         x = pyro.sample("x", dist.Bernoulli(0.5))
         base = dist.Normal(x, 1.0 + x)
         if kind == "masked":
-            fn = dist.Normal(x.expand(3), 1.0 + x).mask(torch.tensor([True, False, True])).to_event(1)
+            fn = (
+                dist.Normal(x.expand(3), 1.0 + x)
+                .mask(torch.tensor([True, False, True]))
+                .to_event(1)
+            )
         elif kind == "expanded":
             fn = base.expand([3]).to_event(1)
         elif kind == "independent":
             fn = dist.Normal(x + torch.zeros(3), 1.0 + x).to_event(1)
         elif kind == "affine":
-            fn = dist.TransformedDistribution(base.expand([3]), [AffineTransform(1.0, 1.0 + x)]).to_event(1)
+            fn = dist.TransformedDistribution(
+                base.expand([3]), [AffineTransform(1.0, 1.0 + x)]
+            ).to_event(1)
         else:
             fn = dist.TransformedDistribution(base.expand([3]), [ExpTransform()]).to_event(1)
         pyro.sample("y", fn)
@@ -485,7 +516,7 @@ def test_wrappers_and_transforms(kind: str) -> None:
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
-# --- Seeds ------------------------------------------------------------------------------------------------------------------
+# --- Seeds --------------------------------------------------------------------------------------
 
 
 def mixed() -> None:
@@ -499,7 +530,8 @@ def test_a_seed_reproduces_and_leaves_the_callers_generators_alone() -> None:
     np.random.seed(5)
     before = torch.get_rng_state(), np.random.get_state()[1].copy()
     runs = [
-        cp.counterfactual(mixed, {"x": 1.0}, {"y": 1.0}, num_samples=50, seed=seed)() for seed in (1, 1, 2)
+        cp.counterfactual(mixed, {"x": 1.0}, {"y": 1.0}, num_samples=50, seed=seed)()
+        for seed in (1, 1, 2)
     ]
     assert torch.equal(torch.get_rng_state(), before[0])
     assert (np.random.get_state()[1] == before[1]).all()
@@ -514,7 +546,9 @@ def test_the_global_seed_reproduces_too() -> None:
     found = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        found.append(cp.counterfactual(mixed, {"x": 1.0}, num_samples=20)().tensor("c", world="factual"))
+        found.append(
+            cp.counterfactual(mixed, {"x": 1.0}, num_samples=20)().tensor("c", world="factual")
+        )
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[1], found[2])
 

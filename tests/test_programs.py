@@ -1,7 +1,7 @@
 """Programs as people write them: shapes that do not broadcast, branches on values, loops over plates.
 
-Each is drawn from the prior, moved to another world, and every row of the answer is compared with one run of the program by
-hand at that row (reference.check_row), whichever executor gave it.
+Each is drawn from the prior, moved to another world, and every row of the answer is compared with one run of the
+program by hand at that row (reference.check_row), whichever executor gave it.
 """
 
 from __future__ import annotations
@@ -185,7 +185,9 @@ class Network(PyroModule):
         super().__init__()
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            self.body = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+            self.body = torch.nn.Sequential(
+                torch.nn.Linear(2, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)
+            )
 
     def forward(self) -> torch.Tensor:
         z = pyro.sample("z", N(0.0, 1.0).expand([2]).to_event(1))
@@ -211,7 +213,9 @@ X = torch.tensor([0.3, -1.0, 2.0])
 CASES: dict[str, Case] = {
     "cat": Case(cat_over_units, {"x": torch.linspace(-1, 1, 5)}),
     "mean over a plate": Case(mean_over_units, {"x": torch.tensor([3.0, 0.0, 0.0, 1.0, -1.0])}),
-    "attention": Case(attention_over_units, {"x": torch.ones(4, 3) * torch.tensor([1.0, 0.0, -1.0])}),
+    "attention": Case(
+        attention_over_units, {"x": torch.ones(4, 3) * torch.tensor([1.0, 0.0, -1.0])}
+    ),
     "conv1d": Case(convolution, {"image": torch.linspace(-1, 1, 8)}),
     "reshape": Case(reshapes, {"a": torch.arange(6.0)}),
     "reshape, middle": Case(reshapes, {"b": torch.arange(6.0)}),
@@ -231,7 +235,9 @@ CASES: dict[str, Case] = {
     "arguments": Case(with_arguments, {"m": torch.tensor([1.0, 2.0, 3.0])}, (X,)),
     "families": Case(varied_families, {"x": 0.5}),
     "nn.Sequential": Case(Network(), {"z": torch.tensor([1.0, -1.0])}),
-    "PyroSample weights": Case(Bayesian(), {"layer.bias": torch.tensor([2.0])}, (torch.arange(6.0).reshape(3, 2),)),
+    "PyroSample weights": Case(
+        Bayesian(), {"layer.bias": torch.tensor([2.0])}, (torch.arange(6.0).reshape(3, 2),)
+    ),
 }
 
 
@@ -300,7 +306,16 @@ def test_fully_observed_programs_need_no_inference(name: str) -> None:
 
 
 def test_programs_that_batch_are_batched() -> None:
-    for name in ("cat", "mean over a plate", "attention", "conv1d", "reshape", "nn.Sequential", "nested plates", "markov"):
+    for name in (
+        "cat",
+        "mean over a plate",
+        "attention",
+        "conv1d",
+        "reshape",
+        "nn.Sequential",
+        "nested plates",
+        "markov",
+    ):
         case = CASES[name]
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -335,7 +350,9 @@ def test_sites_of_one_branch_are_nan_in_the_other() -> None:
     assert bool(worlds.tensor("low", world="up").isnan().all())
     assert bool(worlds.tensor("high", world="down").isnan().all())
     # y's noise survives the change of branch: y = high + e above, y = x + e below.
-    e = torch.where(x > 0, worlds.tensor("y", world="factual") - high, worlds.tensor("y", world="factual") - x)
+    e = torch.where(
+        x > 0, worlds.tensor("y", world="factual") - high, worlds.tensor("y", world="factual") - x
+    )
     torch.testing.assert_close(worlds.tensor("y", world="down"), -1.0 + e, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(
         worlds.tensor("y", world="up"), worlds.tensor("high", world="up") + e, rtol=1e-5, atol=1e-5
@@ -353,7 +370,9 @@ def test_a_branch_with_everything_observed() -> None:
 
 def test_a_branch_under_evidence_with_latents() -> None:
     """Posterior inference over a program that cannot be batched at all."""
-    worlds = cp.counterfactual(branch, {"x": 1.0}, {"y": 2.0}, num_samples=300, seed=0, method=cp.ImportanceSampling())()
+    worlds = cp.counterfactual(
+        branch, {"x": 1.0}, {"y": 2.0}, num_samples=300, seed=0, method=cp.ImportanceSampling()
+    )()
     x, y = worlds.tensor("x", world="factual"), worlds.tensor("y", world="counterfactual")
     assert bool((worlds.tensor("y", world="factual") == 2).all())
     expected = torch.where(x > 0, 1 + (2 - x), 1 + (2 - (10 - x)) / 2)

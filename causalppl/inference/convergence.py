@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from causalppl.errors import ShapeError
+from ..errors import ShapeError
 
 __all__ = ["Convergence", "convergence"]
 

@@ -31,7 +31,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from causalppl.errors import ShapeError
+from ..errors import ShapeError
 
 __all__ = [
     "Executor",

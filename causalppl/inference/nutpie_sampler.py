@@ -22,8 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from causalppl.errors import InferenceError, MethodError, ShapeError
-from causalppl.inference.log_density import (
+from ..errors import InferenceError, MethodError, ShapeError
+from ..progress import Progress, SilentProgress
+from .log_density import (
     Evaluate,
     Executor,
     LogDensity,
@@ -32,7 +33,6 @@ from causalppl.inference.log_density import (
     eager_value_and_gradient,
     value_and_gradient,
 )
-from causalppl.progress import Progress, SilentProgress
 
 __all__ = ["NutsDraws", "sample_nuts"]
 

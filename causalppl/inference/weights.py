@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from causalppl.errors import InferenceError, MethodError, ShapeError
+from ..errors import InferenceError, MethodError, ShapeError
 
 __all__ = ["effective_sample_size", "pareto_smooth", "resample"]
 

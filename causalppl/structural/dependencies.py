@@ -97,8 +97,8 @@ class DependencyTracker:
     """Follows the values of sites while a program runs inside this context.
 
     A handler calls :meth:`site` for each site once its value is fixed, and gives the program the value that it returns.
-    What the handler itself computes in between belongs in :meth:`ignoring_escapes`, so that a rejection sampler's loop or
-    a check does not count as the program's control flow. Parameters (``pyro.param``, ``nn.Parameter``) are no nodes.
+    What the handler itself computes in between belongs in :meth:`ignoring_escapes`, so that a rejection sampler's loop
+    or a check does not count as the program's control flow. Parameters (``pyro.param``, ``nn.Parameter``) are no nodes.
 
     Example:
         >>> import pyro.distributions as dist

@@ -306,7 +306,7 @@ class _Counter:
         setattr(self.owner, self.name, getattr(self.owner, self.name) - 1)
 
 
-class _FunctionMode(TorchFunctionMode):  # type: ignore[no-untyped-call]
+class _FunctionMode(TorchFunctionMode):
     def __init__(self, owner: Provenance) -> None:
         super().__init__()
         self.owner = owner

@@ -17,7 +17,9 @@ from models.confounded_treatment import KNOWN, UNITS, data, model
 SCALE = 0.5
 
 
-def severity_posterior(x: np.ndarray, y: np.ndarray, scale: float = SCALE) -> tuple[np.ndarray, np.ndarray]:
+def severity_posterior(
+    x: np.ndarray, y: np.ndarray, scale: float = SCALE
+) -> tuple[np.ndarray, np.ndarray]:
     """Posterior mean and standard deviation of each unit's z given its x and y, on a fine grid of z."""
     z = np.linspace(-9.0, 9.0, 20_001)[:, None]
     log_weight = norm.logpdf(z) + log_expit(np.where(x == 1, z, -z))
@@ -61,7 +63,8 @@ def test_grid_agrees_with_adaptive_quadrature(unit: int) -> None:
         return norm.pdf(z) * treated * norm.pdf(y[unit], x[unit] * (1 + z) + z, SCALE)
 
     moments = [
-        scipy.integrate.quad(lambda z, k=k: z**k * joint(z), -9, 9, points=[0], epsabs=1e-13)[0] for k in range(3)
+        scipy.integrate.quad(lambda z, k=k: z**k * joint(z), -9, 9, points=[0], epsabs=1e-13)[0]
+        for k in range(3)
     ]
     mean = moments[1] / moments[0]
     sd = math.sqrt(moments[2] / moments[0] - mean**2)
@@ -94,7 +97,9 @@ def test_known_answers_by_simulation() -> None:
     naive_error = (y[treated].var() / treated.sum() + y[~treated].var() / (~treated).sum()).sqrt()
     assert effect.mean().item() == pytest.approx(KNOWN["average_effect"], abs=4 / math.sqrt(units))
     on_the_treated = effect[treated].mean().item()
-    assert on_the_treated == pytest.approx(KNOWN["effect_on_the_treated"], abs=4 / math.sqrt(units / 2))
+    assert on_the_treated == pytest.approx(
+        KNOWN["effect_on_the_treated"], abs=4 / math.sqrt(units / 2)
+    )
     assert abs(naive - KNOWN["naive_contrast"]) < 4 * naive_error
 
 

@@ -45,7 +45,9 @@ def test_joe_with_twice_the_homework_scores_1_9() -> None:
     _, joe = data()
     world = {"x": joe["x"], "h": torch.tensor(2.0)}
     fn = pyro.poutine.trace(pyro.poutine.do(model, world)).get_trace().nodes["y"]["fn"]
-    assert (fn.loc + fn.scale * KNOWN["noise_y"]).item() == pytest.approx(KNOWN["imagining"], abs=1e-6)
+    assert (fn.loc + fn.scale * KNOWN["noise_y"]).item() == pytest.approx(
+        KNOWN["imagining"], abs=1e-6
+    )
 
 
 def test_doing_by_simulation() -> None:

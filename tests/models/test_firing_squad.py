@@ -13,7 +13,9 @@ SITES = ["order", "nerves", "captain", "rifleman_a", "rifleman_b", "death"]
 PAIRS = [(0.6, 0.25), (0.1, 0.9), (0.5, 0.01), (1.0, 0.3), (0.0, 0.3)]
 
 
-def run(p: float, q: float, order: int, nerves: int, **forced: float) -> tuple[float, dict[str, float]]:
+def run(
+    p: float, q: float, order: int, nerves: int, **forced: float
+) -> tuple[float, dict[str, float]]:
     """Probability of a state of the roots, and every site's value in it, some of them forced."""
     roots = {"order": torch.tensor(float(order)), "nerves": torch.tensor(float(nerves))}
     program = pyro.poutine.condition(model, roots)

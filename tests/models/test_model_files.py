@@ -35,7 +35,9 @@ def test_imports_nothing_of_the_toolkit_but_networks(path: Path) -> None:
         if isinstance(node, ast.Import):
             imported += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path.name}:{node.lineno} is relative: the file does not stand alone"
+            assert node.level == 0, (
+                f"{path.name}:{node.lineno} is relative: the file does not stand alone"
+            )
             imported.append(node.module or "")
     toolkit = [name for name in imported if name.split(".")[0] == "causalppl"]
     assert all(name.startswith("causalppl.networks") for name in toolkit)
@@ -54,7 +56,9 @@ def test_data_leaves_the_generators_alone_and_is_the_same_each_time(path: Path) 
     before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
     (args, evidence), (args_again, evidence_again) = module.data(), module.data()
     after = torch.get_rng_state(), np.random.get_state()[1], random.getstate()
-    assert torch.equal(before[0], after[0]) and (before[1] == after[1]).all() and before[2] == after[2]
+    assert (
+        torch.equal(before[0], after[0]) and (before[1] == after[1]).all() and before[2] == after[2]
+    )
     assert isinstance(args, tuple) and len(args) == len(args_again)
     for one, other in zip(args, args_again, strict=True):
         assert torch.equal(torch.as_tensor(one), torch.as_tensor(other))

@@ -64,7 +64,9 @@ def standardised_effects() -> dict[str, Effect]:
     groups = {"everyone": np.full(len(d), True), "kept_smoking": quit == 0, "quit": quit == 1}
     for name, group in groups.items():
         direction = np.concatenate([np.zeros(baseline.shape[1]), modifiers[group].mean(0)]) / size
-        effects[name] = Effect(direction @ coefficients, math.sqrt(direction @ covariance @ direction))
+        effects[name] = Effect(
+            direction @ coefficients, math.sqrt(direction @ covariance @ direction)
+        )
     return effects
 
 

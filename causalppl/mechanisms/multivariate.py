@@ -1,0 +1,44 @@
+"""Multivariate normals: ``v = loc + L noise`` with the Cholesky factor, triangular in coordinate order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from .protocol import NoiseDistribution
+from .registry import register_mechanism
+
+__all__ = ["Cholesky"]
+
+
+@dataclass(frozen=True)
+class Cholesky:
+    """``v = loc + L noise``: earlier coordinates may drive later ones, not the reverse (an assumption)."""
+
+    name: str = "cholesky"
+    invertible: bool = True
+
+    def noise(self, fn: Any) -> NoiseDistribution:
+        """Standard normal, shape ``batch_shape + event_shape``."""
+        zero = torch.zeros((), dtype=fn.loc.dtype, device=fn.loc.device)
+        return dist.Normal(zero, zero + 1).expand(fn.batch_shape + fn.event_shape)  # type: ignore[no-any-return]
+
+    def forward(self, fn: Any, noise: Any) -> Tensor:
+        """``loc + L noise``."""
+        return fn.loc + (fn.scale_tril @ noise.unsqueeze(-1)).squeeze(-1)  # type: ignore[no-any-return]
+
+    def base(self, fn: Any) -> NoiseDistribution:
+        """Not needed."""
+        return self.noise(fn)
+
+    def abduct(self, fn: Any, value: Tensor, base: Any) -> Tensor:
+        """``L^-1 (value - loc)``."""
+        centred = (value - fn.loc).unsqueeze(-1)
+        return torch.linalg.solve_triangular(fn.scale_tril, centred, upper=False).squeeze(-1)
+
+
+register_mechanism(torch.distributions.MultivariateNormal, Cholesky())
