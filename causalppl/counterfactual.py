@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,18 +14,23 @@ from torch.utils._pytree import tree_map
 
 from .errors import (
     IncompatibleMechanismError,
+    InterventionError,
     MethodError,
     NoMechanismError,
     ProgramError,
     WorldNameError,
     site_list,
 )
-from .inference import Method, PosteriorDraws, choose_and_sample
+from .inference import Method, PosteriorDraws, choose_and_sample, local_draws
 from .interventions import (
+    Functional,
     Hard,
     Intervention,
     Interventions,
+    Policy,
+    Shift,
     Stochastic,
+    Where,
     as_interventions,
     cast_to,
     check_support,
@@ -39,7 +44,7 @@ from .mechanisms import mechanism_for
 from .progress import Progress, progress_from
 from .results import Diagnostics, SiteLabels, Worlds
 from .structural.dependencies import track
-from .structural.form import Site, StructuralForm, site_kind, site_mechanism
+from .structural.form import ROW, Site, StructuralForm, site_kind, site_mechanism
 from .structural.noise import draw, fresh_seed, isolated_rng, keyed_seed
 from .typing import Message, Noise, Program, Values
 
@@ -71,6 +76,10 @@ def _worlds_from(
             raise WorldNameError(
                 f"worlds: the name {name!r} is used twice: the positional interventions are the world 'counterfactual'"
             )
+        if not isinstance(given, Mapping):
+            raise InterventionError(
+                f"worlds: world {name!r} is given as {given!r}; give its interventions as a mapping such as {{'x': 1.0}}"
+            )
         named[name] = as_interventions(given)
     return named
 
@@ -93,8 +102,8 @@ class Posterior:
         latents: latent site to draws, shape ``(num_samples,) + site shape``.
     """
 
-    def __init__(self, form: StructuralForm, draws: PosteriorDraws) -> None:
-        self._form, self._draws = form, draws
+    def __init__(self, form: StructuralForm, draws: PosteriorDraws, requested: int = 1) -> None:
+        self._form, self._draws, self._requested = form, draws, requested
         self.num_samples = draws.num_samples
         self.latents = draws.latents
         self._trace: tuple[Any, Any] | None = None
@@ -138,29 +147,27 @@ class Posterior:
                         if form.executor.sequential_because is None and self.num_samples > 1:
                             raise _NewSite(name)
                         mechanism = site_mechanism(msg)
-                        noise[name] = self._single(mechanism.noise(msg["fn"]), name, index)
+                        noise[name] = form.branch_noise(mechanism.noise(msg["fn"]), name, index)
                         return mechanism.forward(msg["fn"], noise[name])
                     value = form.given(msg, latents)
                     if kind == "sample" and site is not None and site.mechanism is not None:
                         base = bases.get(name)
                         if base is None and not site.mechanism.invertible:
-                            base = self._single(site.mechanism.base(msg["fn"]), name, index)
+                            base = form.branch_noise(site.mechanism.base(msg["fn"]), name, index)
                         noise[name] = site.mechanism.abduct(msg["fn"], value, base)
                     return value
 
                 return form.run(rule), noise
 
             with torch.no_grad():
-                index = torch.arange(self.num_samples)
+                index = self._rows()
                 found = form.executor.map(row, self.num_samples, index, self.latents, self._bases())
             self._trace = ([v for v, _ in found], [n for _, n in found]) if isinstance(found, list) else found
         return self._trace
 
-    def _single(self, distribution: Any, name: str, index: Tensor) -> Noise:
-        """One draw's noise at a site that the reference run lacks, the same for every world."""
-        drawn = draw(distribution, 1, self._form.seed, name, "branch", int(index))
-        noise: Noise = tree_map(lambda leaf: leaf[0], drawn)
-        return noise
+    def _rows(self) -> Tensor:
+        """The rows that draws were drawn in, which key the noise of sites in branches."""
+        return self.latents.get(ROW, torch.arange(self.num_samples))
 
     def predict(
         self,
@@ -195,14 +202,24 @@ class Posterior:
             if name not in form.sites:
                 raise unknown_site("sites", name, list(form.sites))
         prepared = {world: self._prepare(given) for world, given in named.items()}
+        if self.num_samples == 1 and any(isinstance(i, Stochastic) for p in prepared.values() for i in p.values()):
+            # nothing was random until this question: as many draws as were asked for
+            many = replace(self._draws, num_samples=self._requested)
+            return Posterior(form, many, 1).predict(worlds=named, sites=sites) if self._requested > 1 else self._predict(prepared, keep, sites)
+        return self._predict(prepared, keep, sites)
+
+    def _predict(
+        self, prepared: dict[str, dict[str, Intervention]], keep: list[str], sites: list[str] | None
+    ) -> Worlds:
+        form = self._form
         gradients = any(
-            isinstance(i, Hard) and i.value.requires_grad for p in prepared.values() for i in p.values()
+            _value_of(i).requires_grad for p in prepared.values() for i in p.values()
         )
         values: dict[str, dict[str, Tensor]] = {FACTUAL: _stack_rows(self._factual()[0], self.num_samples)}
         with torch.set_grad_enabled(gradients):
             for group in _groups(prepared, form):
                 values |= self._evaluate(group)
-        ordered = {world: values[world] for world in (FACTUAL, *named)}
+        ordered = {world: values[world] for world in (FACTUAL, *prepared)}
         extra = [n for v in ordered.values() for n in v if n not in form.sites]
         wanted = dict.fromkeys([*keep, *(extra if sites is None else [])])
         wanted = {n: None for n in wanted if n not in form.sites or form.sites[n].kind != "factor"}
@@ -213,15 +230,15 @@ class Posterior:
     def for_units(self, *args: Any, evidence: Values | None = None, seed: int | None = None, **kwargs: Any) -> Posterior:
         """The posterior for new units: draws of the parameters are reused, the new units alone abducted.
 
-        Parameters are the latent sites outside every plate. Sites local to the new units must be observed in the program or
-        in ``evidence``.
+        Parameters are the latent sites outside every plate. What stays latent in the new units is drawn given each parameter
+        draw, by importance resampling for each unit.
 
         Args:
             args: the program's arguments for the new units.
             evidence: what is known of them.
 
         Raises:
-            MethodError: a site of the new units is latent, or a parameter's shape differs.
+            MethodError: a parameter's shape differs.
         """
         form = StructuralForm(
             self._form.model, args, kwargs, evidence, fresh_seed(seed) if seed is not None else self._form.seed
@@ -229,18 +246,15 @@ class Posterior:
         form.params = dict(self._form.params)
         parameters = {n: v for n, v in self.latents.items() if not self._form.sites[n].frames}
         local = [n for n in form.latent if n not in parameters]
-        if local:
-            raise MethodError(
-                f"for_units: the sites {site_list(local)} of the new units are latent; give them as evidence, or abduct the new "
-                "units in a program of their own with cp.abduct"
-            )
-        used = {n: parameters[n] for n in form.latent}
+        used = {n: parameters[n] for n in form.latent if n in parameters}
         for name, value in used.items():
             if value.shape[1:] != form.sites[name].value.shape:
                 raise MethodError(
                     f"for_units: the parameter {name!r} has shape {tuple(form.sites[name].value.shape)} for the new "
                     f"arguments and {tuple(value.shape[1:])} in the posterior; give arguments of the same columns"
                 )
+        if local:
+            used = local_draws(form, used, self.num_samples)
         draws = PosteriorDraws(
             used,
             self.num_samples,
@@ -309,7 +323,7 @@ class Posterior:
             if isinstance(i, Stochastic)
         }
         count = len(group.worlds)
-        index = torch.arange(self.num_samples)
+        index = self._rows()
 
         def row(
             i: Tensor, facts: dict[str, Tensor], noises: dict[str, Noise], new: dict[str, Noise]
@@ -381,7 +395,7 @@ class Posterior:
             if name not in noises:
                 if form.executor.sequential_because is None and self.num_samples > 1:
                     raise _NewSite(name)
-                return mechanism.forward(msg["fn"], self._single(mechanism.noise(msg["fn"]), name, index))
+                return form.branch(msg, index)
             site = form.sites.get(name)
             if site is not None:
                 _check_compatible(site, mechanism, msg["fn"])
@@ -452,6 +466,13 @@ class Posterior:
             notes=draws.notes,
             unit_names=draws.unit_names,
         )
+
+
+def _value_of(intervention: Intervention) -> Tensor:
+    inner = intervention.inner if isinstance(intervention, Where) else intervention
+    if isinstance(inner, Hard):
+        return inner.value
+    return inner.amount if isinstance(inner, Shift) else torch.empty(0, requires_grad=isinstance(inner, Functional | Policy))
 
 
 def _check_compatible(site: Site, mechanism: Any, fn: Any) -> None:
@@ -561,7 +582,7 @@ def abduct(
         raise MethodError("evidence in counterfactual worlds (worlds=) is not available in this version")
     if not isinstance(num_samples, int) or num_samples < 1:
         raise MethodError(f"num_samples={num_samples!r}: give a positive integer")
-    if method is not None and not hasattr(method, "sample"):
+    if method is not None and (isinstance(method, type) or not hasattr(method, "sample")):
         raise MethodError(f"method={method!r} is no inference method; give cp.Exact(), cp.NUTS(), ... or None")
 
     def run(*args: Any, **kwargs: Any) -> Posterior:
@@ -575,7 +596,7 @@ def abduct(
             )
         finally:
             report.stop()
-        return Posterior(form, draws)
+        return Posterior(form, draws, num_samples)
 
     return run
 

@@ -82,7 +82,7 @@ def test_a_fraction_is_refused_for_an_integer_site() -> None:
     def model() -> None:
         pyro.sample("c", dist.Categorical(torch.ones(4) / 4))
 
-    with pytest.raises(cp.errors.InterventionError, match=r"(?s)'?c'?.*1\.5"):
+    with pytest.raises(cp.errors.InterventionError, match=r"1\.5 for site 'c'"):
         cp.do(model, {"c": 1.5})()
 
 
@@ -506,7 +506,7 @@ def test_svi_and_importance_run_under_do() -> None:
             torch.manual_seed(0)
             for _ in range(150):
                 svi.step()
-        assert float(pyro.param("m")) == pytest.approx(0.5, abs=0.3)
+        assert float(pyro.param("m").detach()) == pytest.approx(0.5, abs=0.3)
 
 
 def test_enumeration_of_a_discrete_site_beside_a_set_one() -> None:

@@ -4,6 +4,7 @@ from .choice import choose_and_sample
 from .enumeration import Enumeration
 from .exact import Exact, PosteriorSamples
 from .importance import ImportanceSampling
+from .local import local_draws
 from .nuts import NUTS
 from .posterior_draws import Method, PosteriorDraws
 
@@ -16,4 +17,5 @@ __all__ = [
     "PosteriorDraws",
     "PosteriorSamples",
     "choose_and_sample",
+    "local_draws",
 ]

@@ -176,7 +176,7 @@ class Enumeration:
         for other in {rows - 1, rows // 2} - {0}:
             first = self._row(form, {n: t[0] for n, t in inner.items()})
             second = self._row(form, {n: t[other] for n, t in inner.items()})
-            if not units_independent(_Given(form, fixed), units, first, second):  # type: ignore[arg-type]
+            if not units_independent(form, units, first, second, fixed):
                 return False
         return True
 
@@ -197,13 +197,3 @@ class Enumeration:
 
         unit, outside = stacked(form.executor.map(weigh, rows_g * rows_l, rows))
         return unit, outside
-
-
-class _Given:
-    """A form with some latents held fixed."""
-
-    def __init__(self, form: StructuralForm, fixed: dict[str, Tensor]) -> None:
-        self.sites, self._form, self._fixed = form.sites, form, fixed
-
-    def log_probs(self, latents: dict[str, Tensor], units: tuple[int, ...]) -> dict[str, dict[str, Tensor]]:
-        return self._form.log_probs({**self._fixed, **latents}, units)

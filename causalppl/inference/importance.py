@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import ImpossibleEvidenceError, InferenceError, InferenceWarning, MethodError
 from ..progress import Progress
-from ..structural.form import StructuralForm
+from ..structural.form import ROW, StructuralForm
 from ..structural.noise import keyed_seed
 from .posterior_draws import (
     PosteriorDraws,
@@ -54,14 +54,18 @@ class ImportanceSampling:
     num_proposals: int | None = None
     warn: bool = True
 
-    def sample(self, form: StructuralForm, num_samples: int, progress: Progress) -> PosteriorDraws:
-        """See :class:`~causalppl.inference.Method`."""
+    def __post_init__(self) -> None:
         if self.proposal != "prior":
             raise MethodError(f"ImportanceSampling: proposal={self.proposal!r} is not known; it can be 'prior'")
-        refuse_subsampling(form, "ImportanceSampling")
+
+    def sample(self, form: StructuralForm, num_samples: int, progress: Progress) -> PosteriorDraws:
+        """See :class:`~causalppl.inference.Method`."""
         evident = any(s.observed or s.kind == "factor" for s in form.sites.values())
         count = (self.num_proposals or max(10_000, 10 * num_samples)) if evident else num_samples
-        latents = stacked(form.executor.map(form.simulate, count, form.prior_noise(count)))
+        if evident:
+            refuse_subsampling(form, "ImportanceSampling")
+        noise = form.prior_noise(count)
+        latents = stacked(form.executor.map(form.simulate, count, noise, torch.arange(count)))
         if not evident:
             return PosteriorDraws(
                 latents, count, "ImportanceSampling", "no evidence: draws from the prior", float(count), 0.0
@@ -90,10 +94,10 @@ class ImportanceSampling:
         index = resample(smooth, num_samples, generator)
         draws = {}
         for name, value in latents.items():
-            if units.dims:
+            if units.dims and name != ROW:
                 spread = units.spread(index.to(torch.float64), form.sites[name]).long()
                 draws[name] = value.gather(0, spread.expand(num_samples, *value.shape[1:]))
-            else:
+            elif not units.dims:
                 draws[name] = value[index]
         scalar = not units.dims
         return PosteriorDraws(
@@ -128,8 +132,8 @@ class ImportanceSampling:
         units = common_units(form.latent)
         if not units.dims:
             return _NO_UNITS, "joint weights: the latent sites share no plate"
-        first = {n: v[0] for n, v in latents.items()}
-        second = {n: v[1] for n, v in latents.items()}
+        first = {n: v[0] for n, v in latents.items() if n != ROW}
+        second = {n: v[1] for n, v in latents.items() if n != ROW}
         if units_independent(form, units, first, second):
             return units, f"weights for each unit of {', '.join(units.names)}, which depend on their own latents alone"
         return _NO_UNITS, f"joint weights: units of {', '.join(units.names)} depend on each other's latents"

@@ -162,7 +162,7 @@ def _finish(sampler: Any, callback: _Callback, progress: Progress, note: str) ->
             if served:
                 continue
             with contextlib.suppress(TimeoutError):
-                trace = sampler.wait(timeout=0.0 if callback.on_caller else _POLL_SECONDS)
+                trace = sampler.wait(timeout=1e-3 if callback.on_caller else _POLL_SECONDS)
                 break
         progress.advance(callback.draws - told, note)
         return trace

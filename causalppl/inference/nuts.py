@@ -119,14 +119,16 @@ class NUTS:
     warmup: int = 500
     target_accept: float = 0.8
 
-    def sample(self, form: StructuralForm, num_samples: int, progress: Progress) -> PosteriorDraws:
-        """See :class:`~causalppl.inference.Method`."""
+    def __post_init__(self) -> None:
         if self.sampler not in ("nutpie", "pyro"):
             raise MethodError(f"NUTS: sampler={self.sampler!r} is not known; it can be 'nutpie' or 'pyro'")
+
+    def sample(self, form: StructuralForm, num_samples: int, progress: Progress) -> PosteriorDraws:
+        """See :class:`~causalppl.inference.Method`."""
         refuse_subsampling(form, "NUTS")
         potential = _Potential(form)
         initial = potential.initial(self.chains)
-        each = -(-num_samples // self.chains)
+        each = max(-(-num_samples // self.chains), 1000)  # thinned below: R-hat needs long chains
         notes: tuple[str, ...]
         if self.sampler == "nutpie":
             result = sample_nuts(

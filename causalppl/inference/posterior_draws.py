@@ -112,7 +112,11 @@ def unit_log_probs(
 
 
 def units_independent(
-    form: StructuralForm, units: Units, first: dict[str, Tensor], second: dict[str, Tensor]
+    form: StructuralForm,
+    units: Units,
+    first: dict[str, Tensor],
+    second: dict[str, Tensor],
+    fixed: dict[str, Tensor] | None = None,
 ) -> bool:
     """Whether each unit's densities depend on its own latents alone: units of two draws are mixed.
 
@@ -120,12 +124,13 @@ def units_independent(
     in the draw it came from, and what stands outside the plates must not move with them.
 
     Args:
-        first, second: two draws of the latent sites inside ``units``, others equal; one row each.
+        first, second: two draws of the latent sites inside ``units``; one row each.
+        fixed: the other latent sites.
     """
     generator = torch.Generator().manual_seed(0)
 
     def evaluate(latents: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        unit, outside = unit_log_probs(form.log_probs(latents, units.dims), units)
+        unit, outside = unit_log_probs(form.log_probs({**(fixed or {}), **latents}, units.dims), units)
         return torch.as_tensor(unit).expand(units.sizes), torch.as_tensor(outside)
 
     a, outside_a = evaluate(first)

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..errors import ProgramError, SupportError, UnknownSiteError, closest_name, site_list
 from ..mechanisms import value_dtype
 from ..typing import Message, Program
-from .kinds import Hard, Stochastic, as_interventions, cast_to, fit_shape, match, outcome
+from .kinds import Hard, Stochastic, as_interventions, cast_to, fit_shape, index_subsamples, match, outcome
 
 __all__ = ["DoMessenger", "check_support", "do", "natural_source", "program_arguments", "unknown_site"]
 
@@ -31,7 +31,7 @@ natural_source: ContextVar[Callable[[Message], Tensor] | None] = ContextVar(
 def program_arguments(program: Any) -> tuple[str, ...]:
     """Names of a program's own arguments, where they can be read."""
     try:
-        return tuple(inspect.signature(program).parameters)
+        return tuple(inspect.signature(getattr(program, "forward", program)).parameters)
     except (TypeError, ValueError):
         return ()
 
@@ -48,7 +48,7 @@ def unknown_site(
     near = closest_name(name, sites)
     hint = f"; did you mean {near!r}?" if near else ""
     return UnknownSiteError(
-        f"{verb}: the program has no site {name!r}{hint} Its sites: {site_list(sites)}"
+        f"{verb}: the program has no site {name!r}{hint}. Its sites: {site_list(sites)}"
     )
 
 
@@ -121,7 +121,6 @@ class DoMessenger(Messenger):
             return
         present = msg["value"]
         upstream, indices = self._runs[-1]
-        raw = outcome(name, intervention, lambda: self._natural(msg), upstream)
         deterministic = msg["infer"] is not None and msg["infer"].get("_deterministic", False)
         if present is not None and deterministic:
             shape, dtype = present.shape, present.dtype
@@ -133,6 +132,13 @@ class DoMessenger(Messenger):
             for f in msg["cond_indep_stack"]
             if f.vectorized and f.name in indices and f.full_size is not None
         ]
+        raw = outcome(
+            name,
+            intervention,
+            lambda: self._natural(msg),
+            upstream,
+            lambda given: index_subsamples(given, subsamples),
+        )
         value = fit_shape(name, cast_to(name, raw, dtype), shape, subsamples)
         if isinstance(intervention, Hard) and not deterministic:
             check_support("do", name, fn, value)

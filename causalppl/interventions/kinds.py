@@ -24,12 +24,14 @@ __all__ = [
     "Intervention",
     "Interventions",
     "Policy",
+    "Shift",
     "Stochastic",
     "Where",
     "as_intervention",
     "as_interventions",
     "cast_to",
     "fit_shape",
+    "index_subsamples",
     "match",
     "needs_natural",
     "outcome",
@@ -54,6 +56,13 @@ class Functional:
 
 
 @dataclass(frozen=True, eq=False)
+class Shift:
+    """``v = natural value + amount``."""
+
+    amount: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class Policy:
     """``v = function(values upstream in the same world)``."""
 
@@ -72,15 +81,15 @@ class Where:
     """The intervention where ``mask`` is true, the natural value elsewhere."""
 
     mask: Tensor
-    inner: Hard | Functional | Policy
+    inner: Hard | Functional | Shift | Policy
 
 
-Intervention: TypeAlias = Union[Hard, Functional, Policy, Stochastic, Where]
+Intervention: TypeAlias = Union[Hard, Functional, Shift, Policy, Stochastic, Where]
 #: Site name, or a compiled regular expression that names must match in full, to intervention.
 Interventions: TypeAlias = "dict[str | re.Pattern[str], Intervention]"
 
 
-def shift(amount: Any) -> Functional:
+def shift(amount: Any) -> Shift:
     """Functional intervention ``v = natural value + amount``.
 
     Args:
@@ -92,7 +101,7 @@ def shift(amount: Any) -> Functional:
         >>> cp.do(model, {"x": cp.shift(2.0)})()
         tensor(2.)
     """
-    return Functional(lambda natural: natural + amount)
+    return Shift(_tensor("shift", amount))
 
 
 def policy(function: Callable[[Mapping[str, Tensor]], Any]) -> Policy:
@@ -126,7 +135,7 @@ def where(mask: Any, intervention: Any) -> Where:
         raise InterventionError(
             f"where: the mask has dtype {mask.dtype}; give booleans, such as mask.bool()"
         )
-    inner = as_intervention("where", intervention)
+    inner = _read("where", intervention)
     if isinstance(inner, Stochastic | Where):
         raise InterventionError(
             "where: a distribution or another cp.where cannot stand inside cp.where; "
@@ -141,21 +150,29 @@ def as_intervention(site: str, given: Any) -> Intervention:
     Raises:
         InterventionError: NaN, or something that is no number, array, tensor, distribution or callable.
     """
-    if isinstance(given, Hard | Functional | Policy | Stochastic | Where):
+    read = _read(site, given)
+    inner = read.inner if isinstance(read, Where) else read
+    value = inner.value if isinstance(inner, Hard) else inner.amount if isinstance(inner, Shift) else None
+    if value is not None and value.is_floating_point() and bool(torch.isnan(value.detach()).any()):
+        raise InterventionError(
+            f"do: the value for site {site!r} is or contains NaN; give a number, "
+            "or cp.where(mask, value) to leave some units as they are"
+        )
+    return read
+
+
+def _tensor(site: str, given: Any) -> Tensor:
+    try:
+        return torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InterventionError(f"do: {given!r} for site {site!r} cannot be made a tensor: {error}") from None
+
+
+def _read(site: str, given: Any) -> Intervention:
+    if isinstance(given, Hard | Functional | Shift | Policy | Stochastic | Where):
         return given
     if isinstance(given, Tensor | numbers.Number | np.ndarray | np.generic | list | tuple):
-        try:
-            value = torch.as_tensor(given)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise InterventionError(
-                f"do: {given!r} for site {site!r} cannot be made a tensor: {error}"
-            ) from None
-        if value.is_floating_point() and bool(torch.isnan(value.detach()).any()):
-            raise InterventionError(
-                f"do: the value for site {site!r} is or contains NaN; give a number, "
-                "or cp.where(mask, value) to leave some units as they are"
-            )
-        return Hard(value)
+        return Hard(_tensor(site, given))
     if hasattr(given, "log_prob") and hasattr(given, "sample"):  # before callable: these are too
         return Stochastic(given)
     if callable(given):
@@ -179,7 +196,10 @@ def as_interventions(given: Mapping[Any, Any] | None) -> Interventions:
             raise InterventionError(
                 f"do: {key!r} is no site name; keys are strings or compiled regular expressions"
             )
-    return {key: as_intervention(str(key), value) for key, value in given.items()}
+    return {
+        key: as_intervention(key if isinstance(key, str) else key.pattern, value)
+        for key, value in given.items()
+    }
 
 
 def match(interventions: Interventions, site: str) -> Intervention | None:
@@ -194,7 +214,7 @@ def match(interventions: Interventions, site: str) -> Intervention | None:
 
 def needs_natural(intervention: Intervention) -> bool:
     """Whether the natural value enters."""
-    return isinstance(intervention, Functional | Where)
+    return isinstance(intervention, Functional | Shift | Where)
 
 
 def cast_to(site: str, value: Tensor, dtype: torch.dtype, verb: str = "do") -> Tensor:
@@ -211,6 +231,14 @@ def cast_to(site: str, value: Tensor, dtype: torch.dtype, verb: str = "do") -> T
     return value.to(dtype)
 
 
+def index_subsamples(value: Tensor, subsamples: Iterable[tuple[int, int, Tensor]]) -> Tensor:
+    """A value of a subsampled plate's full size, indexed by the subsample; see :func:`fit_shape`."""
+    for dim, full_size, indices in subsamples:
+        if value.dim() >= -dim and value.shape[dim] == full_size and len(indices) != full_size:
+            value = value.index_select(value.dim() + dim, indices)
+    return value
+
+
 def fit_shape(
     site: str,
     value: Tensor,
@@ -225,9 +253,7 @@ def fit_shape(
         subsamples: for each subsampled plate of the site: dim counted from the right of ``shape``, full size, indices.
     """
     given = value.shape
-    for dim, full_size, indices in subsamples:
-        if value.dim() >= -dim and value.shape[dim] == full_size and len(indices) != full_size:
-            value = value.index_select(value.dim() + dim, indices)
+    value = index_subsamples(value, subsamples)
     try:
         return value if value.shape == shape else value.expand(shape)
     except RuntimeError:
@@ -239,11 +265,18 @@ def fit_shape(
 
 def outcome(
     site: str,
-    intervention: Hard | Functional | Policy | Where,
+    intervention: Hard | Functional | Shift | Policy | Where,
     natural: Callable[[], Tensor],
     upstream: Mapping[str, Tensor],
+    index: Callable[[Tensor], Tensor] = lambda value: value,
 ) -> Tensor:
-    """The value an intervention gives, before it is cast and broadcast (``Where`` casts by itself)."""
+    """The value an intervention gives, before it is cast and broadcast (``Where`` casts by itself).
+
+    Args:
+        index: takes a subsampled plate's part of a value of full size.
+    """
+    if isinstance(intervention, Shift):
+        return natural() + index(intervention.amount)
     if isinstance(intervention, Hard):
         return intervention.value
     if isinstance(intervention, Functional):
@@ -259,10 +292,10 @@ def outcome(
             ) from None
         return given if isinstance(given, Tensor) else torch.as_tensor(given)
     value = natural()
-    inner = outcome(site, intervention.inner, lambda: value, upstream)
+    inner = index(outcome(site, intervention.inner, lambda: value, upstream, index))
     inner = cast_to(site, inner, value.dtype)
     try:
-        return torch.where(intervention.mask, inner, value)
+        return torch.where(index(intervention.mask), inner, value)
     except RuntimeError:
         raise ShapeError(
             f"do: for site {site!r}, where's mask {tuple(intervention.mask.shape)} and value "

@@ -21,9 +21,14 @@ from .registry import register_mechanism
 __all__ = ["GumbelMax", "MonotoneBernoulli", "OrderedCategorical", "bernoulli_logits", "category_logits"]
 
 
+def _given_as_probs(fn: Any) -> bool:
+    # the other parametrisation may be cached beside the one that was given
+    return fn._param is fn.__dict__.get("probs")
+
+
 def bernoulli_logits(fn: Any) -> Tensor:
     """Log odds; infinite where the probability was given as exactly 0 or 1."""
-    if "probs" in fn.__dict__:
+    if _given_as_probs(fn):
         return torch.logit(fn.probs)  # type: ignore[no-any-return]
     return fn.logits  # type: ignore[no-any-return]
 
@@ -31,7 +36,7 @@ def bernoulli_logits(fn: Any) -> Tensor:
 def category_logits(fn: Any) -> Tensor:
     """Log probabilities; minus infinity where a probability was given as exactly 0."""
     fn = getattr(fn, "_categorical", fn)
-    if "probs" in fn.__dict__:
+    if _given_as_probs(fn):
         return torch.log(fn.probs)  # type: ignore[no-any-return]
     return fn.logits  # type: ignore[no-any-return]
 

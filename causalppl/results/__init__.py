@@ -1,4 +1,4 @@
-"""Results: worlds as labelled draws, and what inference says of itself."""
+"""Results with names: draws of every site in every world, labelled by draw, world and plate."""
 
 from .diagnostics import Diagnostics
 from .labels import SiteLabels

@@ -56,7 +56,9 @@ class Executor:
             the stacked pytree, or a list with one entry a row where the program runs row by row. One row
             is run plainly.
         """
-        with without_validation():
+        with without_validation(), warnings.catch_warnings():
+            # some operations have no batching rule and are looped over inside torch: right, only slower
+            warnings.filterwarnings("ignore", message="There is a performance drop", category=UserWarning)
             if self.sequential_because is None and rows > 1:
                 size = max(1, min(rows, settings.chunk_bytes // self.row_bytes))
                 try:

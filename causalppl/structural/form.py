@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from ..errors import (
     EvidenceError,
@@ -17,16 +19,20 @@ from ..errors import (
     NoMechanismError,
     NondeterministicProgramError,
     ProgramError,
-    ShapeError,
 )
 from ..interventions import cast_to, check_support, fit_shape, natural_source
 from ..interventions import program_arguments, unknown_site
 from ..mechanisms import Mechanism, exact_log_prob, mechanism_for
 from ..typing import Message, Noise, Program, Values
 from .executors import Executor, without_validation
+from .dependencies import track
 from .noise import draw, isolated_rng, keyed_seed
+from .state import ModuleState
 
-__all__ = ["Site", "SiteMessenger", "StructuralForm"]
+#: Key under which a row's latents carry the number of the row that they were drawn in.
+ROW = "\x00row"
+
+__all__ = ["ROW", "Site", "SiteMessenger", "StructuralForm"]
 
 
 @dataclass(frozen=True)
@@ -125,6 +131,7 @@ class StructuralForm:
         self.model, self.args, self.kwargs, self.seed = model, args, kwargs, seed
         self.params: dict[str, Tensor] = {}
         self.indices: dict[str, Tensor] = {}
+        self.modules = ModuleState(model, args, kwargs)
         self.evidence = dict(evidence or {})
         self.conditioned: dict[str, Tensor] = {}
         self.sites: dict[str, Site] = {}
@@ -134,6 +141,7 @@ class StructuralForm:
         if missing:
             raise unknown_site("evidence", missing[0], list(self.sites), program_arguments(model))
         self._check_deterministic()
+        self._check_functions()
         sizes = (s.value.numel() * s.value.element_size() for s in self.sites.values())
         self.executor = Executor(8 * sum(sizes))
 
@@ -142,12 +150,9 @@ class StructuralForm:
         handler = SiteMessenger(rule, self.params, self.indices)
         token = natural_source.set(rule)
         try:
-            if validate:
-                with handler:
-                    self.model(*self.args, **self.kwargs)
-            else:
-                with without_validation(), handler:
-                    self.model(*self.args, **self.kwargs)
+            checks = contextlib.nullcontext() if validate else without_validation()
+            with self.modules.restored(), checks, handler:
+                self.model(*self.args, **self.kwargs)
         finally:
             natural_source.reset(token)
         return handler.values
@@ -180,9 +185,15 @@ class StructuralForm:
     def _evidence(self, name: str, fn: Any, natural: Tensor | None) -> Tensor:
         like = natural if natural is not None else self._like(fn)
         given = self.evidence[name]
-        value = torch.as_tensor(
-            getattr(given, "values", given) if not isinstance(given, Tensor) else given
-        )
+        if not isinstance(given, Tensor):
+            try:
+                given = torch.as_tensor(getattr(given, "values", given))
+            except (TypeError, ValueError, RuntimeError):
+                raise EvidenceError(
+                    f"evidence: {self.evidence[name]!r} for site {name!r} is no value; give a number, an "
+                    "array or a tensor"
+                ) from None
+        value: Tensor = given
         if value.is_floating_point() and bool(torch.isnan(value).any()):
             raise EvidenceError(
                 f"evidence: the value for site {name!r} contains NaN; missing entries are not supported yet: "
@@ -218,6 +229,24 @@ class StructuralForm:
         with isolated_rng(keyed_seed(self.seed, "determinism")):
             self.run(again)
 
+    def _check_functions(self) -> None:
+        """Point evidence on a function of continuous latents has no density."""
+        known = [n for n in self.conditioned if self.sites[n].kind == "deterministic"]
+        if not known:
+            return
+        with isolated_rng(keyed_seed(self.seed, "dependencies")):
+            values = {n: s.value for n, s in self.sites.items() if s.kind == "sample"}
+            dependencies = track(self.model, self.args, self.kwargs, values=values)
+        for name in known:
+            for parent in dependencies.ancestors(name):
+                site = self.sites.get(parent)
+                if site is not None and site.latent and not site.fn.support.is_discrete:
+                    raise EvidenceError(
+                        f"evidence: site {name!r} is a deterministic function of the continuous latent site {parent!r}, so a single "
+                        "value has probability zero; evidence on it needs a range (cp.Interval, not available in this version), or "
+                        "make it a sample site with a narrow distribution"
+                    )
+
     @property
     def latent(self) -> dict[str, Site]:
         """Sites whose value inference has to find."""
@@ -230,9 +259,11 @@ class StructuralForm:
             return self.conditioned[name]
         if msg["value"] is not None:
             return msg["value"]  # type: ignore[no-any-return]
-        if name in latents:
+        if name in latents and name in self.sites:
             return latents[name]
-        raise ShapeError(
+        if ROW in latents:
+            return self.branch(msg, latents[ROW])
+        raise ProgramError(
             f"the program shows site {name!r} in some runs only, so its value is not known here"
         )
 
@@ -245,8 +276,21 @@ class StructuralForm:
             noise[name] = draw(site.mechanism.noise(site.fn), rows, self.seed, name, "prior", *key)
         return noise
 
-    def simulate(self, noise: Mapping[str, Noise]) -> dict[str, Tensor]:
-        """Latent values of one row from their noise, given the evidence."""
+    def branch(self, msg: Message, row: Tensor) -> Tensor:
+        """The value of a site that the reference run lacks, drawn for one row; only where rows run one by one."""
+        mechanism = site_mechanism(msg)
+        noise = self.branch_noise(mechanism.noise(msg["fn"]), msg["name"], row)
+        return mechanism.forward(msg["fn"], noise)
+
+    def branch_noise(self, law: Any, name: str, row: Tensor) -> Noise:
+        """Its noise: the same in every world, fixed by seed, site and row."""
+        noise: Noise = tree_map(lambda leaf: leaf[0], draw(law, 1, self.seed, name, "branch", int(row)))
+        return noise
+
+    def simulate(
+        self, noise: Mapping[str, Noise], row: Tensor, fixed: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Latent values of one row from their noise, given the evidence and the latents in ``fixed``."""
         latent = self.latent
 
         def rule(msg: Message) -> Tensor:
@@ -254,10 +298,12 @@ class StructuralForm:
             if site is not None and msg["name"] in noise:
                 assert site.mechanism is not None
                 return site.mechanism.forward(msg["fn"], noise[msg["name"]])
-            return self.given(msg, {})
+            return self.given(msg, {**(fixed or {}), ROW: row})
 
         values = self.run(rule)
-        return {name: values[name] for name in latent if name in values}
+        # a branch that this row does not take leaves its sites unused
+        found = {n: values[n] if n in values else torch.zeros_like(s.value) for n, s in latent.items()}
+        return {**found, ROW: row}
 
     def log_probs(
         self, latents: Mapping[str, Tensor], units: tuple[int, ...] = ()
@@ -274,7 +320,8 @@ class StructuralForm:
             name, kind = msg["name"], site_kind(msg)
             if kind == "deterministic":
                 if name in self.conditioned:
-                    equal = torch.isclose(msg["value"], value, rtol=1e-6, atol=1e-8).all()
+                    off = (msg["value"] - value).abs()
+                    equal = (off <= 1e-6 * value.abs() + 1e-8).all()
                     parts["evidence"][name] = torch.where(equal, 0.0, -torch.inf)
                 return value
             log_prob = exact_log_prob(msg["fn"], value)
@@ -304,11 +351,14 @@ class StructuralForm:
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and bool(torch.isclose(a, b, rtol=1e-6, equal_nan=True).all())
+    return a.shape == b.shape and bool(
+        # matrix products may round differently from run to run; what is random differs by far more
+        torch.isclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True).all()
+    )
 
 
 def _differs(name: str) -> NondeterministicProgramError:
     return NondeterministicProgramError(
         f"the program is not deterministic given its sites: run twice on the same values, site {name!r} differs. "
-        "Draw with pyro.sample instead of torch.rand or another generator, and put networks with dropout in eval mode"
+        "Draw with pyro.sample instead of torch.rand or another generator, and call .eval() on networks that are in train mode with dropout"
     )

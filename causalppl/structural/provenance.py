@@ -19,6 +19,7 @@ import sys
 import types
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -146,6 +147,7 @@ class Provenance:
         self._function_mode = _FunctionMode(self)
         self._dispatch_mode = _DispatchMode(self)
         self._call: _Call | None = None
+        self._eager: ExitStack | None = None
 
     def __enter__(self) -> Provenance:
         self._dispatch_mode.__enter__()  # type: ignore[no-untyped-call]
@@ -155,6 +157,9 @@ class Provenance:
     def __exit__(self, *exception: Any) -> None:
         self._function_mode.__exit__(*exception)  # type: ignore[no-untyped-call]
         self._dispatch_mode.__exit__(*exception)  # type: ignore[no-untyped-call]
+        if self._eager is not None:
+            self._eager.close()
+            self._eager = None
 
     def off(self) -> _Counter:
         """A context in which nothing is followed: for looking at tensors from outside the program."""
@@ -238,6 +243,10 @@ class Provenance:
 
     def function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run one function call of the program and settle the numbers that were read in it."""
+        if self._eager is None and "torch._dynamo" in sys.modules:
+            # What the program compiles runs as it is written, or the compiler would compile this module along with it.
+            self._eager = ExitStack()
+            self._eager.enter_context(torch.compiler.set_stance("force_eager"))
         outer, self._call = self._call, _Call()
         call = self._call
         try:
@@ -314,14 +323,18 @@ class _FunctionMode(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        # torch.cond compiles its branches, through this mode too; its operation is seen below.
-        if torch.compiler.is_compiling() or self.owner._off:
+        if self.owner._off:
             return func(*args, **(kwargs or {}))
         return self.owner.function(func, args, kwargs or {})
 
 
 class _DispatchMode(TorchDispatchMode):
     supports_higher_order_operators = True
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Torch's default imports torch._dynamo at the first operation: a second for nothing. See Provenance.function.
+        return False
 
     def __init__(self, owner: Provenance) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -7,8 +7,8 @@ From given noise to the factual and the counterfactual value of every node. By h
 not reach is computed once and a set node is a view, as anybody in a hurry would write it; nothing is compiled.
 
 ``predict``: the question is asked of a posterior that has its factual world already (abduct once, ask many times), so
-it evaluates one world while the hand-written code evaluates two. ``from noise``: the factual world is evaluated again at
-each call. The goals are set for both, and only the second is like for like.
+it evaluates one world while the hand-written code evaluates two. ``from noise``: the factual world is evaluated again
+at each call. The goals are set for both, and only the second is like for like.
 """
 
 from __future__ import annotations
@@ -123,11 +123,9 @@ class _Task:
         draws = 1 if self.plated else self.units
         posterior = cp.abduct(self.model, num_samples=draws, seed=0)(*args)
         action = {self.target: 1.0}
-        factual = posterior.predict(action)
         sites = list(posterior.latents)
         # All noise is standard normal here and the mechanisms are affine, so the noise follows from the values.
         noise = {n: t.reshape(-1).clone() for n, t in posterior.noise.items()}
-        del factual
         fixed = {self.target: torch.ones(()).expand(self.units)}
 
         def predict() -> Worlds:

@@ -7,6 +7,8 @@ whose distribution (or, if deterministic, whose value) changes are its children.
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -517,6 +519,30 @@ def test_compiled_branch_is_a_black_box() -> None:
         "y": frozenset({"p", "x"}),
         "z": frozenset(),
     }
+
+
+def test_compiled_functions_are_followed() -> None:
+    double = torch.compile(lambda a: a * 2 + 1, backend="eager")
+
+    def model() -> None:
+        x, z = site("x", 0.0), site("z", 0.0)
+        site("y", double(x))
+        site("w", double(z))
+
+    assert track(model).parents["y"] == {"x"} and track(model).parents["w"] == {"z"}
+
+
+def test_tracking_does_not_import_the_compiler() -> None:
+    code = (
+        "import sys, torch, pyro, pyro.distributions as dist\n"
+        "from causalppl.structural.dependencies import track\n"
+        "def model():\n"
+        "    x = pyro.sample('x', dist.Normal(0.0, 1.0))\n"
+        "    pyro.sample('y', dist.Normal(x.exp(), 1.0))\n"
+        "assert track(model).parents['y'] == {'x'}\n"
+        "assert 'torch._dynamo' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_control_is_told_apart_from_dependence() -> None:

@@ -1,0 +1,79 @@
+"""Parameters and buffers of the networks that a program uses, as they were when it was read."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+__all__ = ["ModuleState"]
+
+
+def _reachable(thing: Any, depth: int = 4) -> Iterator[nn.Module]:
+    """Modules that a program can see: itself, its owner, closure, globals by name, arguments."""
+    if isinstance(thing, nn.Module):
+        yield thing
+    elif depth == 0 or isinstance(thing, Tensor):
+        return
+    elif isinstance(thing, list | tuple | set):
+        for part in thing:
+            yield from _reachable(part, depth - 1)
+    elif isinstance(thing, dict):
+        for part in thing.values():
+            yield from _reachable(part, depth - 1)
+    elif isinstance(thing, functools.partial):
+        yield from _reachable([thing.func, *thing.args, *thing.keywords.values()], depth)
+    elif callable(thing):
+        yield from _reachable(getattr(thing, "__self__", None), depth - 1)
+        inner = getattr(thing, "__func__", getattr(thing, "__wrapped__", thing))
+        if inner is not thing:
+            yield from _reachable(inner, depth - 1)
+        for cell in getattr(inner, "__closure__", None) or ():
+            try:
+                yield from _reachable(cell.cell_contents, depth - 1)
+            except ValueError:  # a cell that is not filled yet
+                continue
+        code, scope = getattr(inner, "__code__", None), getattr(inner, "__globals__", {})
+        for name in getattr(code, "co_names", ()):
+            if isinstance(scope.get(name), nn.Module):
+                yield scope[name]
+
+
+class ModuleState:
+    """A snapshot; :meth:`restored` puts it in place where something has changed since."""
+
+    def __init__(self, *things: Any) -> None:
+        self._kept: list[tuple[dict[str, Any], str, Tensor, int, Tensor]] = []
+        seen: set[int] = set()
+        for root in _reachable(list(things)):
+            for module in root.modules():
+                if id(module) in seen:
+                    continue
+                seen.add(id(module))
+                for slots in (module._parameters, module._buffers):
+                    for name, tensor in slots.items():
+                        if tensor is not None:
+                            copy = tensor.detach().clone()
+                            self._kept.append((slots, name, tensor, tensor._version, copy))
+
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """Inside, the modules hold the snapshot's values; the user's own tensors are untouched."""
+        changed = [
+            (slots, name, slots.get(name), copy)
+            for slots, name, tensor, version, copy in self._kept
+            if slots.get(name) is not tensor or tensor._version != version
+        ]
+        if not changed:
+            yield
+            return
+        try:
+            for slots, name, now, copy in changed:
+                slots[name] = nn.Parameter(copy, False) if isinstance(now, nn.Parameter) else copy
+            yield
+        finally:
+            for slots, name, now, _ in changed:
+                slots[name] = now
