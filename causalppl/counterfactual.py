@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -105,7 +104,8 @@ class Posterior:
     def __init__(self, form: StructuralForm, draws: PosteriorDraws, requested: int = 1) -> None:
         self._form, self._draws, self._requested = form, draws, requested
         self.num_samples = draws.num_samples
-        self.latents = draws.latents
+        self._drawn = draws.latents
+        self.latents = {n: v for n, v in draws.latents.items() if n != ROW}
         self._trace: tuple[Any, Any] | None = None
         self._dependencies: Any = None
 
@@ -161,13 +161,13 @@ class Posterior:
 
             with torch.no_grad():
                 index = self._rows()
-                found = form.executor.map(row, self.num_samples, index, self.latents, self._bases())
+                found = form.executor.map(row, self.num_samples, index, self._drawn, self._bases())
             self._trace = ([v for v, _ in found], [n for _, n in found]) if isinstance(found, list) else found
         return self._trace
 
     def _rows(self) -> Tensor:
         """The rows that draws were drawn in, which key the noise of sites in branches."""
-        return self.latents.get(ROW, torch.arange(self.num_samples))
+        return self._drawn.get(ROW, torch.arange(self.num_samples))
 
     def predict(
         self,
@@ -224,7 +224,9 @@ class Posterior:
         wanted = dict.fromkeys([*keep, *(extra if sites is None else [])])
         wanted = {n: None for n in wanted if n not in form.sites or form.sites[n].kind != "factor"}
         labels = {n: self._labels(n, next(v[n] for v in ordered.values() if n in v)) for n in wanted}
-        chosen = {w: {n: v[n] for n in wanted if n in v} for w, v in ordered.items()}
+        shown = {n: next(v[n] for v in ordered.values() if n in v) for n in wanted}
+        lacking = {n: _nowhere(t) for n, t in shown.items() if any(n not in v for v in ordered.values())}
+        chosen = {w: {n: v.get(n, lacking.get(n)) for n in wanted} for w, v in ordered.items()}
         return Worlds(chosen, labels, self._diagnostics())
 
     def for_units(self, *args: Any, evidence: Values | None = None, seed: int | None = None, **kwargs: Any) -> Posterior:
@@ -511,6 +513,11 @@ def _groups(prepared: dict[str, dict[str, Intervention]], form: StructuralForm) 
     return groups
 
 
+def _nowhere(like: Tensor) -> Tensor:
+    dtype = like.dtype if like.is_floating_point() else torch.get_default_dtype()
+    return torch.full_like(like, float("nan"), dtype=dtype)
+
+
 def _of_world(row: dict[str, Tensor], k: int) -> dict[str, Tensor]:
     suffix = f"\x1f{k}"
     return {n[: -len(suffix)]: v for n, v in row.items() if n.endswith(suffix)}
@@ -586,7 +593,7 @@ def abduct(
         raise MethodError(f"method={method!r} is no inference method; give cp.Exact(), cp.NUTS(), ... or None")
 
     def run(*args: Any, **kwargs: Any) -> Posterior:
-        form = StructuralForm(model, args, kwargs, copy.copy(evidence), fresh_seed(seed))
+        form = StructuralForm(model, args, kwargs, evidence, fresh_seed(seed))
         report = progress_from(progress)
         try:
             draws = (

@@ -7,6 +7,8 @@ Every error derives from :class:`CausalPPLError`; where plain Python would raise
 from __future__ import annotations
 
 import difflib
+import sys
+import warnings
 from collections.abc import Iterable
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "WorldNameError",
     "closest_name",
     "site_list",
+    "warn_caller",
 ]
 
 
@@ -116,6 +119,15 @@ class InferenceWarning(CausalPPLWarning):
 
 class ExecutorWarning(CausalPPLWarning):
     """The program runs correctly but on a slower executor than asked for."""
+
+
+def warn_caller(message: str, category: type[CausalPPLWarning]) -> None:
+    """Warn at the line of the user's own code that led here."""
+    frame, level = sys._getframe(1), 2
+    inside = ("causalppl", "torch", "pyro", "contextlib")
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in inside:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
 
 
 def closest_name(name: str, names: Iterable[str]) -> str | None:

@@ -45,7 +45,8 @@ _LOOKS = (
     _Look("#E69F00", "--", "P", "+++"),
     _Look("#0072B2", "-.", "X", "ooo"),
 )
-_EFFECT = "#0072B2"
+#: How a difference between two worlds is drawn: unlike any of the first worlds.
+_DIFFERENCE = _Look("#0072B2", "-", "o", "///")
 _MOST_CATEGORIES = 12
 _MOST_BINS = 60
 #: Heights are in parts of the population's height.
@@ -184,25 +185,18 @@ def contrast(
     axes = _new_axes() if ax is None else ax
 
     population = draws.mean(axis=1) if plate else draws
-    look = _Look(_EFFECT, "-", "o", "")
-    _draw_densities(axes, {"": population}, {"": look}, legend=False)
-    top = axes.get_ylim()[1]
-    low, high = _interval(population, level)
-    name = f"mean over {plate}" if plate else "difference"
-    axes.hlines(
-        0.03 * top, low, high, colors="black", linewidth=3, zorder=4, label=f"{level:.0%} interval"
-    )
-    axes.plot(
-        population.mean(), 0.03 * top, "o", color="black", markeredgecolor="white", zorder=5,
-        label=f"{name}: {population.mean():.3g}" + (f" ({low:.3g} to {high:.3g})" if high > low else ""),
-    )  # fmt: skip
+    categories = None if plate else _categories([population])
+    if categories is None:
+        _draw_densities(axes, {"": population}, {"": _DIFFERENCE}, legend=False)
+        axes.set_yticks([])
+        height = 0.03 * axes.get_ylim()[1]
+        _draw_mean(axes, population, height, f"mean over {plate}" if plate else "mean", level)
+    else:
+        _draw_bars(axes, {"difference": population}, categories, {"difference": _DIFFERENCE})
+    axes.set_ylabel("posterior density" if categories is None else "posterior probability")
     if plate:
-        _draw_sorted(axes, draws, top, plate, level)
+        _draw_sorted(axes, draws, plate, level)
     axes.axvline(0.0, color="grey", linestyle=":", linewidth=1, zorder=0)
-    axes.set_yticks([])
-    axes.set_ylabel(
-        "posterior density" if not plate else f"{plate}, sorted     |     posterior density"
-    )
     axes.set_xlabel(f"{site}: {treated} minus {control}" if label is None else label)
     axes.legend(frameon=False, fontsize="small", loc="upper left")
     return axes
@@ -277,13 +271,8 @@ def _draw_densities(
     constant = {
         n for n, v in samples.items() if np.ptp(v) <= 1e-6 * max(1.0, float(np.abs(v).max()))
     }
-    varying = [v for n, v in samples.items() if n not in constant]
+    edges = _bin_edges([v for n, v in samples.items() if n not in constant])
     top = 0.0
-    if varying:
-        pooled = np.concatenate(varying)
-        finest = min(len(np.histogram_bin_edges(v, "auto")) for v in varying)
-        spread = np.ptp(pooled) / min(np.ptp(v) for v in varying)
-        edges = np.linspace(pooled.min(), pooled.max(), min(_MOST_BINS, int(finest * spread)) + 1)
     for name, values in samples.items():
         look, text = looks[name], f"{name} (mean {values.mean():.3g})" if legend else None
         if name in constant:
@@ -291,13 +280,34 @@ def _draw_densities(
                 values.mean(), color=look.colour, linestyle=look.line, linewidth=2, label=text
             )
             continue
-        heights = np.histogram(values, edges, density=True)[0]
+        heights = np.histogram(values, edges)[0] / (len(values) * np.diff(edges))
         axes.stairs(heights, edges, fill=True, color=look.colour, alpha=0.12)
         axes.stairs(
             heights, edges, color=look.colour, linestyle=look.line, linewidth=1.8, label=text
         )
         top = max(top, float(heights.max()))
     axes.set_ylim(0, 1.08 * top if top else 1.0)
+
+
+def _bin_edges(samples: Sequence[Array]) -> Array:
+    """Bins for all samples by the rule of Freedman and Diaconis, without the far ends of heavy tails."""
+    if not samples:
+        return np.array([0.0, 1.0])
+    quartiles = [np.quantile(v, [0.25, 0.75]) for v in samples]
+    spread = min(
+        max(q3 - q1, float(np.ptp(v)) / 100) for v, (q1, q3) in zip(samples, quartiles, strict=True)
+    )
+    low = min(
+        max(v.min(), q1 - 8 * (q3 - q1 or np.ptp(v)))
+        for v, (q1, q3) in zip(samples, quartiles, strict=True)
+    )
+    high = max(
+        min(v.max(), q3 + 8 * (q3 - q1 or np.ptp(v)))
+        for v, (q1, q3) in zip(samples, quartiles, strict=True)
+    )
+    width = 2 * spread / min(len(v) for v in samples) ** (1 / 3)
+    bins = int(np.clip((high - low) / width, 5, _MOST_BINS))
+    return np.linspace(low, high, bins + 1)
 
 
 def _draw_bars(
@@ -321,7 +331,12 @@ def _draw_unit(
     axes: Axes, values: Array, height: float, categories: Array | None, look: _Look, level: float
 ) -> None:
     """One individual in one world."""
-    style: dict[str, Any] = {"color": look.colour, "marker": look.marker, "linestyle": "none", "zorder": 4}
+    style: dict[str, Any] = {
+        "color": look.colour,
+        "marker": look.marker,
+        "linestyle": "none",
+        "zorder": 4,
+    }
     if categories is None:
         axes.hlines(height, *_interval(values, level), colors=look.colour, linewidth=2)
         axes.plot(values.mean(), height, markersize=6, markeredgecolor="white", **style)
@@ -331,25 +346,40 @@ def _draw_unit(
         axes.plot(category, height, markersize=9 * share**0.5, **style)
 
 
-def _draw_sorted(axes: Axes, draws: Array, top: float, plate: str, level: float) -> None:
+def _draw_mean(axes: Axes, values: Array, height: float, name: str, level: float) -> None:
+    """The mean as a dot on its interval, written out in the legend."""
+    (low, high), mean = _interval(values, level), float(values.mean())
+    text = f"{name}: {mean:.3g}"
+    if high > low:
+        axes.hlines(height, low, high, colors="black", linewidth=3, zorder=4)
+        text += f" ({level:.0%} interval {low:.3g} to {high:.3g})"
+    axes.plot(mean, height, "o", color="black", markeredgecolor="white", zorder=5, label=text)
+
+
+def _draw_sorted(axes: Axes, draws: Array, plate: str, level: float) -> None:
     """Every unit's effect as a horizontal line with a dot, sorted, under the population's."""
-    means = draws.mean(axis=0)
+    top, means = axes.get_ylim()[1], draws.mean(axis=0)
     order = np.argsort(means)
     lows, highs = np.quantile(draws[:, order], [(1 - level) / 2, (1 + level) / 2], axis=0)
     heights = -top * (0.1 + _INDIVIDUALS * (np.arange(len(means)) + 0.5) / len(means))
     thin = float(np.clip(120 / len(means), 0.3, 2.0))
-    axes.hlines(
-        heights,
-        lows,
-        highs,
-        colors=_EFFECT,
-        linewidth=thin,
-        alpha=0.45,
-        label=f"{level:.0%}, one of {plate}",
-    )
-    axes.plot(means[order], heights, ".", color="black", markersize=float(np.clip(3 * thin, 1, 6)))
+    axes.hlines(heights, lows, highs, colors=_DIFFERENCE.colour, linewidth=thin, alpha=0.45)
+    dot = float(np.clip(3 * thin, 1, 6))
+    axes.plot(means[order], heights, ".", color="black", markersize=dot)
+    axes.plot(
+        [], [], ".-", color=_DIFFERENCE.colour, markerfacecolor="black", markeredgecolor="black", linewidth=2,
+        label=f"individual {plate}: mean and {level:.0%} interval",
+    )  # fmt: skip
     axes.axhline(-0.05 * top, color="black", linewidth=0.6)
     axes.set_ylim(-top * (0.15 + _INDIVIDUALS), top * 1.35)
+    axes.set_ylabel("")
+    axes.set_yticks(
+        [-top * (0.1 + _INDIVIDUALS / 2), top / 2],
+        [f"{plate}, sorted", "posterior density"],
+        rotation=90,
+        verticalalignment="center",
+    )
+    axes.tick_params(axis="y", length=0)
 
 
 def _label_rows(axes: Axes, rows: Mapping[float, str], top: float, shares: bool) -> None:
@@ -359,3 +389,5 @@ def _label_rows(axes: Axes, rows: Mapping[float, str], top: float, shares: bool)
     if rows:
         axes.axhline(0, color="black", linewidth=0.6)
         axes.set_ylim(min(rows) - 0.75 * _ROW * top, top * 1.25)
+        bottom, ceiling = axes.get_ylim()
+        axes.yaxis.label.set_y((top / 2 - bottom) / (ceiling - bottom))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 
-from ..errors import CausalPPLError, NoMechanismError
+from ..errors import CausalPPLError, NoMechanismError, ProgramError
 from ..progress import Progress
 from ..structural.form import StructuralForm
 from .enumeration import Enumeration, assignment_count
@@ -26,7 +27,8 @@ def choose_and_sample(form: StructuralForm, num_samples: int, progress: Progress
     if not latent:
         return Exact().sample(form, num_samples, progress)
     if assignment_count(form) <= Enumeration.max_assignments:
-        return Enumeration().sample(form, num_samples, progress)
+        with contextlib.suppress(ProgramError):  # sites that exist in some assignments only
+            return Enumeration().sample(form, num_samples, progress)
     continuous = not any(s.fn.support.is_discrete for s in latent.values())
     reason = "importance sampling was not possible"
     try:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import ImpossibleEvidenceError, MethodError
+from ..errors import ImpossibleEvidenceError, MethodError, ProgramError
 from ..progress import Progress
 from ..structural.form import Site, StructuralForm
 from ..structural.noise import keyed_seed
@@ -190,7 +190,13 @@ class Enumeration:
 
         def weigh(values: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
             latents = self._row(form, values)
-            unit, outside = unit_log_probs(form.log_probs(latents, units.dims), units)
+            parts = form.log_probs(latents, units.dims)
+            if len(parts["prior"]) != len(latents):
+                raise ProgramError(
+                    "Enumeration: some assignments leave out latent sites (a Python branch), so they cannot be compared; use "
+                    "cp.ImportanceSampling()"
+                )
+            unit, outside = unit_log_probs(parts, units)
             like = next(iter(latents.values()))
             zero = torch.zeros((), device=like.device)
             return (zero + unit).expand(units.sizes), zero + outside

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..errors import ImpossibleEvidenceError, InferenceError, InferenceWarning, MethodError
+from ..errors import ImpossibleEvidenceError, InferenceError, InferenceWarning, MethodError, warn_caller
 from ..progress import Progress
 from ..structural.form import ROW, StructuralForm
 from ..structural.noise import keyed_seed
@@ -120,11 +119,10 @@ class ImportanceSampling:
             )
         if bool((k_hat > 0.7).any()):
             bad = int((k_hat > 0.7).sum())
-            warnings.warn(
+            warn_caller(
                 f"importance weights are unreliable: k-hat is {float(k_hat.max()):.2f} (at most 0.7 is good) for {bad} "
                 "of the weighted units; use cp.NUTS() or a larger num_proposals",
                 InferenceWarning,
-                stacklevel=5,
             )
 
     @staticmethod

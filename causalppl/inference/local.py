@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..errors import ImpossibleEvidenceError, InferenceWarning
+from ..errors import ImpossibleEvidenceError, InferenceWarning, warn_caller
 from ..structural.form import ROW, StructuralForm
 from ..structural.noise import keyed_seed
 from .posterior_draws import Units, common_units, stacked, units_independent
@@ -65,10 +64,9 @@ def local_draws(form: StructuralForm, parameters: dict[str, Tensor], num_samples
         )
     enough = effective_sample_size(weights.transpose(0, 1)).mean(0).min()
     if float(enough) < 5:
-        warnings.warn(
+        warn_caller(
             f"for_units: only {float(enough):.1f} effective proposals for the worst unit; abduct the new units with cp.abduct instead",
             InferenceWarning,
-            stacklevel=4,
         )
     generator = torch.Generator(weights.device).manual_seed(keyed_seed(form.seed, "local"))
     uniform = torch.rand(weights.shape, generator=generator, device=weights.device).clamp(1e-12)

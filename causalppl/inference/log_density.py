@@ -25,7 +25,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -40,6 +40,7 @@ __all__ = [
     "agreement_error",
     "eager_value_and_gradient",
     "has_cpp_compiler",
+    "single_thread",
     "value_and_gradient",
     "worth_compiling",
 ]
@@ -59,6 +60,9 @@ _SECONDS_PER_ELEMENT = 0.5e-9
 _COMPILE_SECONDS = 3.0
 _COMPILE_SECONDS_PER_OPERATION = 5e-3
 
+# A tensor with more elements than this keeps torch's own number of threads.
+_LARGE_TENSOR = 2**18
+
 # Largest differences between two executors, relative to the largest magnitude over the points compared.
 # Values are held to less than gradients: a burned-in constant may change a large sum by a few nats only.
 _VALUE_TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-10}
@@ -74,11 +78,13 @@ class ValueAndGradient:
             linear-algebra failure (a matrix that is not positive definite) gives NaN.
         executor: ``"compiled"``, ``"traced"`` or ``"eager"``.
         notes: why a faster executor could not be used; empty where none was refused.
+        serial: whether :func:`single_thread` should hold while it is evaluated: all tensors are small.
     """
 
     evaluate: Evaluate
     executor: Executor
     notes: tuple[str, ...] = ()
+    serial: bool = False
 
 
 @contextlib.contextmanager
@@ -96,6 +102,32 @@ def _plain_torch() -> Iterator[None]:
             yield
     finally:
         distribution.set_default_validate_args(before)
+
+
+@contextlib.contextmanager
+def single_thread(serial: bool = True) -> Iterator[None]:
+    """One thread for torch's kernels while it holds, the setting restored afterwards.
+
+    Threads do not help small tensors: none was gained on an idle machine, and on a busy one they wait
+    for each other (measured: 3 to 5 times slower). One thread also fixes the order of summation, so that
+    a seed's draws do not depend on the number of threads.
+    """
+    before = torch.get_num_threads()
+    if serial and before != 1:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if torch.get_num_threads() != before:
+            torch.set_num_threads(before)
+
+
+def _small(graph: torch.fx.GraphModule, point: Tensor) -> bool:
+    """Whether no tensor of the graph, data included, is large enough for threads to pay."""
+    sizes = [node.meta["val"].numel() for node in _operations(graph)]
+    sizes += [t.numel() for t in vars(graph).values() if isinstance(t, Tensor)]
+    sizes += [t.numel() for t in [*graph.parameters(), *graph.buffers()]]
+    return point.device.type == "cpu" and max(sizes, default=0) <= _LARGE_TENSOR
 
 
 def _failing_as_nan(evaluate: Evaluate) -> Evaluate:
@@ -151,7 +183,9 @@ def agreement_error(ours: Evaluate, reference: Evaluate, points: Tensor) -> floa
     for point in points:
         try:
             expected = reference(point)
-        except Exception:  # the program's own complaint about an odd point says nothing about the trace
+        except (
+            Exception
+        ):  # the program's own complaint about an odd point says nothing about the trace
             continue
         pairs.append((ours(point), expected))
     finite = [p for p in pairs if bool(torch.isfinite(p[1][0]) & torch.isfinite(p[1][1]).all())]
@@ -210,6 +244,12 @@ def has_cpp_compiler() -> bool:
     return any(shutil.which(name) is not None for name in names if name)
 
 
+def _operations(graph: torch.fx.GraphModule) -> list[torch.fx.Node]:
+    """The graph's operations whose result is one tensor."""
+    nodes = [node for node in graph.graph.nodes if node.op == "call_function"]
+    return [node for node in nodes if isinstance(node.meta.get("val"), Tensor)]
+
+
 def worth_compiling(graph: torch.fx.GraphModule, evaluations: int) -> bool:
     """Whether compiling pays: the traced graph's estimated time exceeds twice that of compiling it.
 
@@ -217,9 +257,8 @@ def worth_compiling(graph: torch.fx.GraphModule, evaluations: int) -> bool:
     ``evaluations * (n * 2 us + m * 0.5 ns)`` and compilation ``3 s + n * 5 ms`` (measured). The
     estimate is a function of the graph alone, so that the same seed takes the same executor.
     """
-    operations = [node for node in graph.graph.nodes if node.op == "call_function"]
-    metas = [node.meta.get("val") for node in operations]
-    elements = sum(meta.numel() for meta in metas if isinstance(meta, Tensor))
+    operations = _operations(graph)
+    elements = sum(node.meta["val"].numel() for node in operations)
     each = len(operations) * _SECONDS_PER_OPERATION + elements * _SECONDS_PER_ELEMENT
     cost = _COMPILE_SECONDS + len(operations) * _COMPILE_SECONDS_PER_OPERATION
     return evaluations * each > 2 * cost
@@ -288,7 +327,9 @@ def value_and_gradient(
         (tensor(-5.), tensor([-3.,  1.]))
     """
     reference = eager_value_and_gradient(log_density)
-    reference(point)  # a shape error is the caller's to hear about, not a reason to go on without a trace
+    reference(
+        point
+    )  # a shape error is the caller's to hear about, not a reason to go on without a trace
     try:
         graph = _trace(log_density, point)
     except Exception as error:
@@ -306,19 +347,20 @@ def value_and_gradient(
             "Python values in it); it runs as plain Python"
         )
         return ValueAndGradient(reference, "eager", (note,))
-    small = not worth_compiling(graph, evaluations)
-    if not compile or small or point.device.type != "cpu":
-        return ValueAndGradient(traced, "traced")
+    plain = ValueAndGradient(traced, "traced", serial=_small(graph, point))
+    if not compile or point.device.type != "cpu" or not worth_compiling(graph, evaluations):
+        return plain
     if not has_cpp_compiler():
         note = "no C++ compiler was found; the log density runs as a traced graph"
-        return ValueAndGradient(traced, "traced", (note,))
+        return replace(plain, notes=(note,))
     try:
-        compiled = _run_graph(_compile(graph, point))
-        difference = agreement_error(compiled, reference, points)
+        with single_thread(plain.serial):  # inductor writes the number of threads into its code
+            compiled = _run_graph(_compile(graph, point))
+            difference = agreement_error(compiled, reference, points)
     except Exception as error:
         note = f"compiling failed ({_reason(error)}); the log density runs as a traced graph"
-        return ValueAndGradient(traced, "traced", (note,))
+        return replace(plain, notes=(note,))
     if difference > 1.0:
         note = "the compiled log density differs from the plain one; it runs as a traced graph"
-        return ValueAndGradient(traced, "traced", (note,))
-    return ValueAndGradient(compiled, "compiled")
+        return replace(plain, notes=(note,))
+    return replace(plain, evaluate=compiled, executor="compiled")

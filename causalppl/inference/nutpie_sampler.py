@@ -15,7 +15,7 @@ import queue
 import threading
 import time
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ from .log_density import (
     ValueAndGradient,
     agreement_error,
     eager_value_and_gradient,
+    single_thread,
     value_and_gradient,
 )
 
@@ -89,7 +90,9 @@ class _Callback:
         if not self.on_caller:
             return self._compute(position)
         self._requests.put(position)
-        while not self.closed.is_set():  # the caller may have left meanwhile, by an interrupt for example
+        while (
+            not self.closed.is_set()
+        ):  # the caller may have left meanwhile, by an interrupt for example
             with contextlib.suppress(queue.Empty):
                 return self._answers.get(timeout=_POLL_SECONDS)
         return self._refusal
@@ -296,9 +299,9 @@ def sample_nuts(
     """Draws from the distribution whose unnormalised log density is given, by the No-U-Turn sampler.
 
     Step size and diagonal mass matrix are adapted in warmup (nutpie's default, from draws and gradients).
-    Chains run one after another. A seed reproduces its draws exactly on the same machine and thread count.
-    No random generator of torch or NumPy is touched. Argument checks of torch's distributions are off
-    while the density is evaluated (values that are not finite end a trajectory instead) and restored.
+    Chains run one after another. A seed reproduces its draws exactly on the same machine. No random generator of torch or NumPy is touched. Argument checks of torch's distributions are off
+    while the density is evaluated (values that are not finite end a trajectory instead), and so are torch's
+    threads where all tensors are small; both are restored.
 
     Args:
         log_density: position of shape ``(dim,)`` to a scalar, in nats, differentiable and deterministic.
@@ -356,13 +359,14 @@ def sample_nuts(
     report.start("NUTS", total=steps)
     try:
         proof = None if pair.executor == "eager" else reference
-        result = _run_chains(pair, initial, run_seed, settings, report, proof)
+        with single_thread(pair.serial):
+            result = _run_chains(pair, initial, run_seed, settings, report, proof)
         if result is None:
             note = (
                 f"the {pair.executor} log density disagreed with the plain one at draws of the chain; "
                 "all chains were run again as plain Python"
             )
-            pair = replace(pair, evaluate=reference, executor="eager", notes=(*pair.notes, note))
+            pair = ValueAndGradient(reference, "eager", (*pair.notes, note))
             report.start("NUTS, again", total=steps)
             result = _run_chains(pair, initial, run_seed, settings, report, None)
     finally:

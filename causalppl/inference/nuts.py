@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import biject_to
 
-from ..errors import InferenceError, InferenceWarning, MethodError
+from ..errors import InferenceError, InferenceWarning, MethodError, warn_caller
 from ..progress import Progress
 from ..structural.form import StructuralForm, site_kind
 from ..structural.noise import isolated_rng, keyed_seed
@@ -77,6 +76,10 @@ class _Potential:
             return value
 
         self.form.run(rule)
+        if len(values) != len(self.slices):
+            raise MethodError(
+                "NUTS: the latent sites differ from run to run (a Python branch); use cp.ImportanceSampling()"
+            )
         return total, values
 
     def initial(self, chains: int) -> Tensor:
@@ -153,19 +156,17 @@ class NUTS:
         if isinstance(values, list):
             values = {n: torch.stack([v[n] for v in values]) for n in values[0]}
         if found.rhat > 1.01:
-            warnings.warn(
+            warn_caller(
                 f"NUTS: the chains have not converged (R-hat {found.rhat:.3f}, at most 1.01 is good); raise warmup "
                 "or num_samples",
                 InferenceWarning,
-                stacklevel=4,
             )
         if divergences:
             notes = (*notes, f"{divergences} divergent transitions")
         if divergences > 0.01 * len(flat):
-            warnings.warn(
+            warn_caller(
                 f"NUTS: {divergences} divergent transitions; raise target_accept or reparametrise",
                 InferenceWarning,
-                stacklevel=4,
             )
         return PosteriorDraws(
             values,

@@ -1,7 +1,7 @@
-"""Continuous families by their inverse distribution function in closed form.
+"""Continuous families by their inverse distribution function in closed form, increasing in the noise.
 
-The noise is kept as a standard logistic score ``s = log F(v) - log S(v)``, with distribution function F and survival S, so that
-both tails survive in float32, where a uniform score would round to 1.
+The noise is a logistic score (see :mod:`~causalppl.mechanisms.logistic`). Most families are written by their cumulative hazard
+``H = -log S = softplus(score)``, which is accurate in both tails.
 """
 
 from __future__ import annotations
@@ -11,57 +11,49 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import pyro.distributions as dist
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
+from .logistic import inverse_softplus, log1mexp, softplus, standard_logistic
 from .protocol import NoiseDistribution
 from .registry import register_mechanism
 
-__all__ = ["InverseCDF", "log1mexp", "standard_logistic"]
-
-
-def log1mexp(x: Tensor) -> Tensor:
-    """``log(1 - exp(x))`` for ``x <= 0``, accurate at both ends, with finite gradients."""
-    small = x > -math.log(2.0)
-    near = torch.where(small, x, x.new_full((), -1.0))
-    far = torch.where(small, x.new_full((), -1.0), x)
-    return torch.where(small, torch.log(-torch.expm1(near)), torch.log1p(-torch.exp(far)))
-
-
-def standard_logistic(shape: torch.Size, like: Tensor) -> NoiseDistribution:
-    """The law of a logistic score."""
-    zero = torch.zeros((), dtype=like.dtype, device=like.device)
-    return dist.Logistic(zero, zero + 1).expand(shape)  # type: ignore[no-any-return]
+__all__ = ["InverseCDF"]
 
 
 @dataclass(frozen=True)
 class InverseCDF:
-    """``v = F^-1(sigmoid(score))``, increasing; a family is a pair of functions.
+    """``v = F^-1(sigmoid(score))``: a family is a pair of functions.
 
     Args:
+        parameter: a parameter of the family, whose dtype and device the noise has.
         score: ``(fn, value)`` to ``log F - log S``.
-        value: ``(fn, score)`` to the value.
-        like: a parameter of ``fn``, for dtype and device.
+        value: ``(fn, score)`` to the value; the inverse of ``score``.
+
+    Example:
+        >>> import torch, pyro.distributions as dist
+        >>> fn = dist.Exponential(torch.tensor(2.0))
+        >>> mechanism = _FAMILIES[torch.distributions.Exponential]
+        >>> mechanism.forward(fn, mechanism.abduct(fn, torch.tensor(18.0), None))
+        tensor(18.)
     """
 
+    parameter: str
     score: Callable[[Any, Tensor], Tensor]
     value: Callable[[Any, Tensor], Tensor]
-    like: Callable[[Any], Tensor]
     name: str = "inverse_cdf"
     invertible: bool = True
 
     def noise(self, fn: Any) -> NoiseDistribution:
         """Logistic(0, 1), batch shape ``fn.batch_shape``."""
-        return standard_logistic(fn.batch_shape, self.like(fn))
+        return standard_logistic(fn.batch_shape, getattr(fn, self.parameter))
 
     def forward(self, fn: Any, noise: Any) -> Tensor:
         """The quantile at the score."""
         return self.value(fn, noise)
 
     def base(self, fn: Any) -> NoiseDistribution:
-        """Not needed."""
+        """Not needed: the noise is a function of value and parents."""
         return self.noise(fn)
 
     def abduct(self, fn: Any, value: Tensor, base: Any) -> Tensor:
@@ -69,98 +61,111 @@ class InverseCDF:
         return self.score(fn, value)
 
 
-def _score_from_log_survival(log_survival: Tensor) -> Tensor:
-    return log1mexp(log_survival) - log_survival
+def _by_hazard(
+    parameter: str, hazard: Callable[[Any, Tensor], Tensor], value: Callable[[Any, Tensor], Tensor]
+) -> InverseCDF:
+    """A family from its cumulative hazard ``-log S(v)`` and the inverse of that."""
+    return InverseCDF(
+        parameter,
+        score=lambda fn, v: inverse_softplus(hazard(fn, v)),
+        value=lambda fn, s: value(fn, softplus(s)),
+    )
 
 
-def _halfnormal_value(fn: Any, score: Tensor) -> Tensor:
-    # solve log(2 Phi(-z)) = log S by Newton in z >= 0; the function is concave, so steps converge
-    target = (-softplus(score) - math.log(2.0)).to(torch.float64)
+def _uniform_value(fn: Any, score: Tensor) -> Tensor:
+    width = fn.high - fn.low
+    from_low = fn.low + width * torch.sigmoid(score)
+    return torch.where(score < 0, from_low, fn.high - width * torch.sigmoid(-score))
+
+
+def _half_normal_score(z: Tensor) -> Tensor:
+    # F = erf(z), S = erfc(z) = erfcx(z) exp(-z^2) with z = v / (scale sqrt 2)
+    return torch.log(torch.erf(z)) - torch.log(torch.special.erfcx(z)) + z * z
+
+
+def _half_normal_root(score: Tensor) -> Tensor:
+    """The ``z`` of a score: a close guess without gradients, then Newton steps, the last of which carries them."""
+    score = score.clamp(min=math.log(torch.finfo(score.dtype).tiny))
     with torch.no_grad():
-        z = torch.sqrt(torch.clamp(-2.0 * (target + math.log(2.0)), min=0.0))
-        for _ in range(12):
-            z = z - _halfnormal_step(z, target)
-    z = z.detach() - _halfnormal_step(z.detach(), target)
-    # where the value is tiny, log S ~ -2 phi(0) z resolves it better than Newton's difference
-    small = torch.sigmoid(score.double()) < 1e-4
-    linear = torch.sigmoid(score.double()) * math.sqrt(math.pi / 2)
-    return fn.scale * torch.where(small, linear * (1 + linear**2 / 6), z).to(score.dtype)
+        hazard = softplus(score)
+        far = hazard.clamp(min=10.0)
+        far = torch.sqrt(far - 0.5 * torch.log(math.pi * far))
+        near = -torch.special.ndtri(0.5 * torch.exp(-hazard.clamp(max=60.0))) / math.sqrt(2.0)
+        root = torch.where(hazard > 60.0, far, near)
+        root = torch.where(score < 0, torch.erfinv(torch.sigmoid(score)), root)
+        slope = 2 / math.sqrt(math.pi) / (torch.special.erfcx(root) * torch.erf(root))
+        root = root + (score - _half_normal_score(root)) / slope
+        slope = 2 / math.sqrt(math.pi) / (torch.special.erfcx(root) * torch.erf(root))
+        step = _half_normal_score(root)
+    return root + (score - step) / slope
 
 
-def _halfnormal_step(z: Tensor, target: Tensor) -> Tensor:
-    log_tail = torch.special.log_ndtr(-z)
-    slope = -torch.exp(-0.5 * z * z - 0.5 * math.log(2 * math.pi) - log_tail)
-    return (log_tail - target) / slope
+def _half_cauchy_value(fn: Any, score: Tensor) -> Tensor:
+    # F = 2/pi atan(z), S = 2/pi atan(1/z): the halves mirror each other
+    below = torch.tan(0.5 * math.pi * torch.sigmoid(-score.abs()))
+    return fn.scale * torch.where(score > 0, 1 / below, below)  # type: ignore[no-any-return]
 
 
-def _halfnormal_score(fn: Any, value: Tensor) -> Tensor:
-    z = (value / fn.scale).double()
-    log_survival = torch.special.log_ndtr(-z) + math.log(2.0)
-    log_cdf = torch.log(torch.erf(z / math.sqrt(2.0)))
-    return torch.where(z < 1.0, log_cdf, log1mexp(log_survival.clamp(max=-1e-300))).sub(log_survival).to(value.dtype)
+def _pareto_shape(fn: Any) -> tuple[Tensor, Tensor]:
+    # concentration 0 is the exponential law, a limit that the formula divides by
+    flat = fn.concentration.abs() < 1e-7
+    return flat, torch.where(flat, 1.0, fn.concentration)
 
 
-def _halfcauchy_value(fn: Any, score: Tensor) -> Tensor:
-    small = torch.tan(math.pi / 2 * torch.sigmoid(-score.abs()))
-    return fn.scale * torch.where(score > 0, 1 / small, small)  # type: ignore[no-any-return]
+def _general_pareto_hazard(fn: Any, value: Tensor) -> Tensor:
+    flat, shape = _pareto_shape(fn)
+    z = (value - fn.loc) / fn.scale
+    return torch.where(flat, z, torch.log1p(shape * z) / shape)
 
 
-register_mechanism(
-    torch.distributions.Exponential,
-    InverseCDF(
-        score=lambda fn, v: _score_from_log_survival(-fn.rate * v),
-        value=lambda fn, s: softplus(s) / fn.rate,
-        like=lambda fn: fn.rate,
+def _general_pareto_value(fn: Any, hazard: Tensor) -> Tensor:
+    flat, shape = _pareto_shape(fn)
+    z = torch.where(flat, hazard, torch.expm1(shape * hazard) / shape)
+    return fn.loc + fn.scale * z  # type: ignore[no-any-return]
+
+
+_FAMILIES: dict[type, InverseCDF] = {
+    torch.distributions.Exponential: _by_hazard(
+        "rate", hazard=lambda fn, v: fn.rate * v, value=lambda fn, h: h / fn.rate
     ),
-)
-register_mechanism(
-    torch.distributions.Uniform,
-    InverseCDF(
+    torch.distributions.Weibull: _by_hazard(
+        "scale",
+        hazard=lambda fn, v: (v / fn.scale) ** fn.concentration,
+        value=lambda fn, h: fn.scale * h ** (1 / fn.concentration),
+    ),
+    torch.distributions.Pareto: _by_hazard(
+        "scale",
+        hazard=lambda fn, v: fn.alpha * torch.log(v / fn.scale),
+        value=lambda fn, h: fn.scale * torch.exp(h / fn.alpha),
+    ),
+    torch.distributions.Kumaraswamy: _by_hazard(
+        "concentration0",
+        hazard=lambda fn, v: -fn.concentration0 * log1mexp(fn.concentration1 * torch.log(v)),
+        value=lambda fn, h: torch.exp(log1mexp(-h / fn.concentration0) / fn.concentration1),
+    ),
+    torch.distributions.Uniform: InverseCDF(
+        "low",
         score=lambda fn, v: torch.log(v - fn.low) - torch.log(fn.high - v),
-        value=lambda fn, s: torch.where(
-            s < 0,
-            fn.low + (fn.high - fn.low) * torch.sigmoid(s),
-            fn.high - (fn.high - fn.low) * torch.sigmoid(-s),
+        value=_uniform_value,
+    ),
+    torch.distributions.HalfNormal: InverseCDF(
+        "scale",
+        score=lambda fn, v: _half_normal_score(v / (fn.scale * math.sqrt(2.0))),
+        value=lambda fn, s: fn.scale * math.sqrt(2.0) * _half_normal_root(s),
+    ),
+    torch.distributions.HalfCauchy: InverseCDF(
+        "scale",
+        score=lambda fn, v: (
+            torch.log(torch.atan2(v, fn.scale)) - torch.log(torch.atan2(fn.scale, v))
         ),
-        like=lambda fn: fn.low,
+        value=_half_cauchy_value,
     ),
-)
-register_mechanism(
-    torch.distributions.Weibull,
-    InverseCDF(
-        score=lambda fn, v: _score_from_log_survival(-((v / fn.scale) ** fn.concentration)),
-        value=lambda fn, s: fn.scale * softplus(s) ** (1 / fn.concentration),
-        like=lambda fn: fn.scale,
-    ),
-)
-register_mechanism(
-    torch.distributions.Pareto,
-    InverseCDF(
-        score=lambda fn, v: _score_from_log_survival(-fn.alpha * torch.log(v / fn.scale)),
-        value=lambda fn, s: fn.scale * torch.exp(softplus(s) / fn.alpha),
-        like=lambda fn: fn.scale,
-    ),
-)
-register_mechanism(
-    torch.distributions.Kumaraswamy,
-    InverseCDF(
-        score=lambda fn, v: _score_from_log_survival(
-            fn.concentration0 * log1mexp(fn.concentration1 * torch.log(v))
-        ),
-        value=lambda fn, s: torch.exp(log1mexp(-softplus(s) / fn.concentration0) / fn.concentration1),
-        like=lambda fn: fn.concentration0,
-    ),
-)
-register_mechanism(
-    torch.distributions.HalfNormal,
-    InverseCDF(score=_halfnormal_score, value=_halfnormal_value, like=lambda fn: fn.scale),
-)
-register_mechanism(
-    torch.distributions.HalfCauchy,
-    InverseCDF(
-        score=lambda fn, v: torch.log(torch.atan(v / fn.scale)) - torch.log(torch.atan(fn.scale / v)),
-        value=_halfcauchy_value,
-        like=lambda fn: fn.scale,
-    ),
-)
+}
 
+if hasattr(torch.distributions, "GeneralizedPareto"):  # younger than the oldest torch allowed
+    _FAMILIES[torch.distributions.GeneralizedPareto] = _by_hazard(
+        "scale", hazard=_general_pareto_hazard, value=_general_pareto_value
+    )
+
+for _family, _mechanism in _FAMILIES.items():
+    register_mechanism(_family, _mechanism)

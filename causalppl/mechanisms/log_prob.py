@@ -1,74 +1,209 @@
-"""Log probabilities without clamping: 0 and 1 are exact, and what lies outside a support has none."""
+"""Log probabilities without clamping: 0 and 1 are exact, and what lies outside a support has probability zero."""
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import ExpandedDistribution
 from torch import Tensor
-from torch.distributions import Distribution
-from torch.distributions.utils import _sum_rightmost
-from torch.nn.functional import logsigmoid
+from torch.distributions import Distribution, constraints
 
-from .discrete import bernoulli_logits, category_logits
+from .logits import category_logits, given_as_probs, log_odds
 
 __all__ = ["exact_log_prob"]
 
+#: ``log p(value)`` on the support, by the class that defines ``log_prob``: a subclass with its own density keeps it.
+_Density = Callable[[Any, Tensor], Tensor]
+
 
 def exact_log_prob(fn: Any, value: Tensor) -> Tensor:
-    """``log p(value)``, shape ``fn.batch_shape``, in nats; minus infinity where the probability is zero.
+    """``log p(value)`` in nats, minus infinity exactly where the probability is zero.
 
-    torch clamps probabilities of Bernoulli and Categorical away from 0 and 1; here they are exact.
+    Probabilities of 0 and 1 are not clamped, and a value outside the support is no error, whether validation is on or off.
+    Pure tensor operations, so that ``torch.func.vmap`` and ``make_fx`` apply.
+
+    Args:
+        fn: a distribution.
+        value: of shape ``fn.batch_shape + fn.event_shape``, or broadcastable to it.
+
+    Returns:
+        a tensor of shape ``fn.batch_shape``.
+
+    Example:
+        >>> import torch, pyro.distributions as dist
+        >>> exact_log_prob(dist.Bernoulli(torch.tensor(0.0)), torch.tensor(1.0))
+        tensor(-inf)
     """
-    if isinstance(fn, torch.distributions.Independent):
-        return _sum_rightmost(exact_log_prob(fn.base_dist, value), fn.reinterpreted_batch_ndims)
-    if isinstance(fn, dist.MaskedDistribution):
-        if fn._mask is False:
-            return torch.zeros(fn.batch_shape, device=value.device)
-        inner = exact_log_prob(fn.base_dist, value)
-        if fn._mask is True:
-            return inner
-        return torch.where(fn._mask, inner, torch.zeros_like(inner))
-    if isinstance(fn, ExpandedDistribution):
-        return exact_log_prob(fn.base_dist, value).expand(fn.batch_shape)
-    if isinstance(fn, torch.distributions.Bernoulli):
-        logits = bernoulli_logits(fn)
-        log_prob = torch.where(value > 0.5, logsigmoid(logits), logsigmoid(-logits))
-        return torch.where((value == 0) | (value == 1), log_prob, -torch.inf)
-    if type(fn) in _CATEGORICAL:
-        logits = category_logits(fn)
-        logits = logits.expand(torch.broadcast_shapes(logits.shape, (*value.shape, logits.shape[-1])))
-        index = value.long().expand(logits.shape[:-1])
-        valid = (index >= 0) & (index < logits.shape[-1])
-        found = logits.gather(-1, index.clamp(0, logits.shape[-1] - 1).unsqueeze(-1)).squeeze(-1)
-        return torch.where(valid, found, -torch.inf)
-    if isinstance(fn, torch.distributions.OneHotCategorical):
-        logits = category_logits(fn)
-        return torch.where(value > 0.5, logits, torch.zeros_like(logits)).sum(-1)
-    return _unchecked(fn, value)
-
-
-_CATEGORICAL = (torch.distributions.Categorical, dist.Categorical)
-
-
-def _unchecked(fn: Any, value: Tensor) -> Tensor:
-    before = Distribution._validate_args
-    own = getattr(fn, "_validate_args", None)
-    Distribution.set_default_validate_args(False)
-    try:
-        if own:
-            fn._validate_args = False
-        log_prob: Tensor = fn.log_prob(value)
-    finally:
-        Distribution.set_default_validate_args(before)
-        if own:
-            fn._validate_args = own
-    try:
-        inside = fn.support.check(value)
-    except (AttributeError, NotImplementedError, ValueError):
+    kind = type(fn)
+    density = _density(kind)
+    log_prob = density(fn, value)
+    if density in _COMPLETE:
         return log_prob
-    if inside.shape == log_prob.shape:
-        return torch.where(inside, log_prob, -torch.inf)
-    return log_prob
+    check = _support_check(fn)
+    if check is None:
+        return log_prob
+    return torch.where(check(value), log_prob, -torch.inf)
+
+
+@cache
+def _density(kind: type) -> _Density:
+    owner = next(cls for cls in kind.__mro__ if "log_prob" in cls.__dict__)
+    return _DENSITIES.get(owner, _own)
+
+
+def _support_check(fn: Any) -> Callable[[Tensor], Tensor] | None:
+    """The support's check, where it is one number at a time: constraints on whole vectors allow less round-off than sums have."""
+    try:
+        support = fn.support
+    except (AttributeError, NotImplementedError):
+        return None
+    inner = support
+    while isinstance(inner, constraints.independent):
+        inner = inner.base_constraint
+    if inner is constraints.real or isinstance(inner, type(constraints.dependent)):
+        return None
+    if isinstance(inner, type(constraints.simplex)):
+        return lambda value: (value >= 0).all(-1) & ((value.sum(-1) - 1).abs() < 1e-3)
+    return support.check if inner.event_dim == 0 else None
+
+
+def _unvalidated(fn: Any) -> Any:
+    """``fn``, or a copy that raises for no value."""
+    if not fn._validate_args:
+        return fn
+    quiet = copy.copy(fn)
+    for name, part in vars(fn).items():
+        if isinstance(part, Distribution):
+            quiet.__dict__[name] = _unvalidated(part)
+    quiet._validate_args = False
+    return quiet
+
+
+def _own(fn: Any, value: Tensor) -> Tensor:
+    return _unvalidated(fn).log_prob(value)  # type: ignore[no-any-return]
+
+
+def _summed(log_prob: Tensor, dims: int) -> Tensor:
+    return log_prob.sum(tuple(range(-dims, 0))) if dims > 0 else log_prob
+
+
+def _independent(fn: Any, value: Tensor) -> Tensor:
+    return _summed(exact_log_prob(fn.base_dist, value), fn.reinterpreted_batch_ndims)
+
+
+def _expanded(fn: Any, value: Tensor) -> Tensor:
+    log_prob = exact_log_prob(fn.base_dist, value)
+    return log_prob.expand(torch.broadcast_shapes(log_prob.shape, fn.batch_shape))
+
+
+def _masked(fn: Any, value: Tensor) -> Tensor:
+    if fn._mask is False:
+        batch = value.shape[: value.dim() - fn.event_dim]
+        like = value if value.is_floating_point() else torch.zeros((), device=value.device)
+        return like.new_zeros(torch.broadcast_shapes(batch, fn.batch_shape))
+    log_prob = exact_log_prob(fn.base_dist, value)
+    return log_prob if fn._mask is True else torch.where(fn._mask, log_prob, 0.0)
+
+
+def _transformed(fn: Any, value: Tensor) -> Tensor:
+    dims = len(fn.event_shape)
+    total: Tensor | float = 0.0
+    for transform in reversed(fn.transforms):
+        source = transform.inv(value)
+        inner = transform.domain.event_dim
+        dims += inner - transform.codomain.event_dim
+        total = total - _summed(transform.log_abs_det_jacobian(source, value), dims - inner)
+        value = source
+    return total + _summed(
+        exact_log_prob(fn.base_dist, value), dims - len(fn.base_dist.event_shape)
+    )
+
+
+def _trials(fn: Any, successes: Tensor, failures: Tensor) -> Tensor:
+    """``successes log p + failures log(1 - p)`` with ``0 log 0 = 0``, also in its gradient."""
+    none, all_ = successes == 0, failures == 0
+    if given_as_probs(fn):
+        log_p = torch.log(torch.where(none, 1.0, fn.probs))
+        log_q = torch.log1p(-torch.where(all_, 0.0, fn.probs))
+    else:
+        odds = log_odds(fn)
+        log_p = torch.nn.functional.logsigmoid(torch.where(none, 0.0, odds))
+        log_q = torch.nn.functional.logsigmoid(-torch.where(all_, 0.0, odds))
+    return successes * log_p + failures * log_q
+
+
+def _bernoulli(fn: Any, value: Tensor) -> Tensor:
+    if given_as_probs(fn):
+        value = value.to(fn.probs.dtype)
+        return _trials(fn, value, 1 - value)
+    odds = log_odds(fn)
+    return torch.nn.functional.logsigmoid(torch.where(value > 0.5, odds, -odds))
+
+
+def _geometric(fn: Any, value: Tensor) -> Tensor:
+    return _trials(fn, torch.ones_like(value), value)
+
+
+def _binomial(fn: Any, value: Tensor) -> Tensor:
+    if getattr(fn, "approx_log_prob_tol", 0.0) > 0:  # the user asked for an approximation
+        return _own(fn, value)
+    n = fn.total_count
+    ways = torch.lgamma(n + 1) - torch.lgamma(value + 1) - torch.lgamma(n - value + 1)
+    return ways + _trials(fn, value, n - value)
+
+
+def _poisson(fn: Any, value: Tensor) -> Tensor:
+    log_rate = torch.log(torch.where(value == 0, 1.0, fn.rate))
+    return value * log_rate - fn.rate - torch.lgamma(value + 1)
+
+
+def _categorical(fn: Any, value: Tensor) -> Tensor:
+    table = fn.probs if given_as_probs(fn) else category_logits(fn)
+    shape = torch.broadcast_shapes(table.shape[:-1], value.shape)
+    known = (value >= 0) & (value < table.shape[-1])
+    index = value.long().clamp(0, table.shape[-1] - 1).expand(shape).unsqueeze(-1)
+    found = table.expand((*shape, table.shape[-1])).gather(-1, index).squeeze(-1)
+    log_prob = torch.log(found) if given_as_probs(fn) else found
+    return torch.where(known & (value == value.long()), log_prob, -torch.inf)
+
+
+def _one_hot(fn: Any, value: Tensor) -> Tensor:
+    inner, hot = fn._categorical, value > 0.5
+    if given_as_probs(inner):
+        log_prob = torch.log(torch.where(hot, inner.probs, 0.0).sum(-1))
+    else:
+        log_prob = torch.where(hot, category_logits(inner), 0.0).sum(-1)
+    valid = ((value == 0) | (value == 1)).all(-1) & (value.sum(-1) == 1)
+    return torch.where(valid, log_prob, -torch.inf)
+
+
+def _unit(fn: Any, value: Tensor) -> Tensor:
+    return _own(fn, value)
+
+
+_DENSITIES: dict[type, _Density] = {
+    torch.distributions.Independent: _independent,
+    dist.Independent: _independent,
+    ExpandedDistribution: _expanded,
+    dist.MaskedDistribution: _masked,
+    torch.distributions.TransformedDistribution: _transformed,
+    dist.Unit: _unit,
+    torch.distributions.Bernoulli: _bernoulli,
+    torch.distributions.Geometric: _geometric,
+    dist.Geometric: _geometric,
+    torch.distributions.Binomial: _binomial,
+    dist.Binomial: _binomial,
+    torch.distributions.Poisson: _poisson,
+    dist.Poisson: _poisson,
+    torch.distributions.Categorical: _categorical,
+    dist.Categorical: _categorical,
+    torch.distributions.OneHotCategorical: _one_hot,
+}
+
+#: Densities that need no check of the support: it is done inside, or there is none.
+_COMPLETE = frozenset({_independent, _expanded, _masked, _unit, _categorical, _one_hot})

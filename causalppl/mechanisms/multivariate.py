@@ -17,7 +17,10 @@ __all__ = ["Cholesky"]
 
 @dataclass(frozen=True)
 class Cholesky:
-    """``v = loc + L noise``: earlier coordinates may drive later ones, not the reverse (an assumption)."""
+    """``v = loc + L noise`` with ``L L' = covariance``: earlier coordinates may drive later ones, not the reverse.
+
+    The coordinate order is an assumption about the mechanism, as every coupling is.
+    """
 
     name: str = "cholesky"
     invertible: bool = True
@@ -25,14 +28,15 @@ class Cholesky:
     def noise(self, fn: Any) -> NoiseDistribution:
         """Standard normal, shape ``batch_shape + event_shape``."""
         zero = torch.zeros((), dtype=fn.loc.dtype, device=fn.loc.device)
-        return dist.Normal(zero, zero + 1).expand(fn.batch_shape + fn.event_shape)  # type: ignore[no-any-return]
+        shape = fn.batch_shape + fn.event_shape
+        return dist.Normal(zero, zero + 1).expand(shape)  # type: ignore[no-any-return]
 
     def forward(self, fn: Any, noise: Any) -> Tensor:
         """``loc + L noise``."""
         return fn.loc + (fn.scale_tril @ noise.unsqueeze(-1)).squeeze(-1)  # type: ignore[no-any-return]
 
     def base(self, fn: Any) -> NoiseDistribution:
-        """Not needed."""
+        """Not needed: the noise is a function of value and parents."""
         return self.noise(fn)
 
     def abduct(self, fn: Any, value: Tensor, base: Any) -> Tensor:

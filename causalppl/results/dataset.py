@@ -74,6 +74,7 @@ def arviz_data(data: xr.Dataset) -> Any:
     for name in [n for n, variable in data.data_vars.items() if variable.dtype == bool]:
         data[name] = data[name].astype(int, keep_attrs=True)
     data = _with_chains(data)
+    # The name InferenceData is still there in 1.x, where it only warns: ask the version.
     if int(arviz.__version__.split(".")[0]) < 1:
         return arviz.InferenceData(posterior=data)
     return xr.DataTree.from_dict({"posterior": data})

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_map
 
-from ..errors import ExecutorWarning
+from ..errors import ExecutorWarning, warn_caller
 
 __all__ = ["Executor", "settings", "without_validation"]
 
@@ -72,10 +72,9 @@ class Executor:
                 return tree_map(lambda leaf: leaf.unsqueeze(0), results[0])
             if self.sequential_because is None:
                 self.sequential_because = reason
-                warnings.warn(
+                warn_caller(
                     f"the program cannot be batched by torch.func.vmap ({reason}); it runs row by row, "
                     "with the same answers and more slowly",
                     ExecutorWarning,
-                    stacklevel=2,
                 )
             return results

@@ -131,6 +131,10 @@ class StructuralForm:
         self.model, self.args, self.kwargs, self.seed = model, args, kwargs, seed
         self.params: dict[str, Tensor] = {}
         self.indices: dict[str, Tensor] = {}
+        if evidence is not None and not isinstance(evidence, Mapping):
+            raise EvidenceError(
+                f"evidence: give a mapping of site to value such as {{'y': 1.0}}, not {evidence!r}"
+            )
         self.modules = ModuleState(model, args, kwargs)
         self.evidence = dict(evidence or {})
         self.conditioned: dict[str, Tensor] = {}

@@ -1,0 +1,218 @@
+"""Commands and their options; a mistake is one sentence on standard error and exit code 2."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import CausalPPLError, UnknownSiteError, closest_name, site_list
+from .program_file import ProgramFile, ProgramFileError, load
+from .words import Condition, parse_assignments, parse_condition, world_name
+
+if TYPE_CHECKING:
+    from ..results import Worlds
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="causalppl",
+    help="Interventions and counterfactuals for ordinary Pyro programs.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+_EXAMPLE = """What would have happened, had something been different?
+
+MODEL.py is an ordinary Python file that defines a Pyro program, [bold]model[/bold], and, where there are data to learn
+from, a function [bold]data()[/bold] that returns the program's arguments and the evidence: a tuple and a dict of
+site name to value. MODEL.py:name takes another function of the file as the program.
+
+[bold]Example.[/bold] How much weight would people have gained, had they all quit smoking, rather than all smoked on?
+And those who did smoke on?
+
+    causalppl counterfactual models/smoking_cessation.py --do quit=1 --versus quit=0
+        --outcome weight_gain --among quit=0 --plot quitting.png
+
+The answer is a table of averages with 95% intervals, in each world and for the difference, followed by how the
+posterior was found, whether it can be trusted, and which mechanisms couple the worlds.
+"""
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    if version:
+        from .. import __version__
+
+        typer.echo(f"causalppl {__version__}")
+        raise typer.Exit
+
+
+@app.command(help=_EXAMPLE)
+def counterfactual(
+    model: Annotated[str, typer.Argument(metavar="MODEL.py", help="The file; MODEL.py:name for another function than model.")],
+    do: Annotated[list[str], typer.Option(metavar="SITE=VALUE", help="Set a site in the counterfactual world; may be repeated.")],
+    outcome: Annotated[str, typer.Option(metavar="SITE", help="The site to compare between worlds.")],
+    versus: Annotated[list[str] | None, typer.Option(metavar="SITE=VALUE", help="Compare with a second such world instead of with what happened.")] = None,
+    given: Annotated[list[str] | None, typer.Option(metavar="SITE=VALUE", help="Evidence, over what data() gives; V1,V2,... for several units.")] = None,
+    among: Annotated[list[str] | None, typer.Option(metavar="SITE=VALUE", help="Report the units for which this held in fact, too; also != < <= > >=.")] = None,
+    num_samples: Annotated[int, typer.Option(min=1, help="Number of posterior draws.")] = 1000,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same numbers.")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Save a picture: .png, .pdf, .svg, ...")] = None,
+    save: Annotated[Path | None, typer.Option(metavar="FILE.nc", help="Save all draws of all sites in all worlds, as netCDF.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+    show_traceback: Annotated[bool, typer.Option("--traceback", help="Show where an error came from.")] = False,
+) -> None:  # fmt: skip
+    with _one_sentence(show_traceback) as origin:
+        interventions = {world_name(do): parse_assignments("--do", do)}
+        if versus:
+            if world_name(versus) in interventions:
+                raise ProgramFileError("--versus is the same world as --do; give another value")
+            interventions[world_name(versus)] = parse_assignments("--versus", versus)
+        evidence = parse_assignments("--given", given or [])
+        conditions = [parse_condition("--among", text) for text in among or []]
+        _check_files(plot, save)
+        program = origin["program"] = load(model)
+        program.evidence.update(evidence)
+        _check_names(program, interventions, [outcome, *(c.site for c in conditions)])
+
+        result = _predict(program, interventions, num_samples, seed, not quiet)
+        _report(result, outcome, list(interventions), conditions, plot, save)
+
+
+def _predict(
+    program: ProgramFile,
+    interventions: dict[str, dict[str, Any]],
+    num_samples: int,
+    seed: int | None,
+    progress: bool,
+) -> Worlds:
+    from ..counterfactual import counterfactual as run
+
+    return run(
+        program.model,
+        evidence=program.evidence,
+        worlds=interventions,
+        num_samples=num_samples,
+        seed=seed,
+        progress=progress,
+    )(*program.args)
+
+
+def _report(
+    result: Worlds,
+    outcome: str,
+    worlds: Sequence[str],
+    conditions: Sequence[Condition],
+    plot: Path | None,
+    save: Path | None,
+) -> None:
+    from .table import answer, picture
+
+    control = worlds[1] if len(worlds) > 1 else "factual"
+    found = answer(result, outcome, worlds[0], control, conditions)
+    found.show()
+    if plot is not None:
+        picture(result, found, plot)
+        typer.echo(f"picture: {plot}")
+    if save is not None:
+        result.save(save)
+        typer.echo(f"draws: {save}")
+
+
+def _check_files(plot: Path | None, save: Path | None) -> None:
+    """A long inference should not end in a file that cannot be written."""
+    for option, path in (("--plot", plot), ("--save", save)):
+        if path is not None and not path.parent.is_dir():
+            raise ProgramFileError(f"{option}: there is no folder {str(path.parent)!r}")
+    if plot is not None:
+        from matplotlib.backend_bases import FigureCanvasBase
+
+        kinds = FigureCanvasBase.get_supported_filetypes()
+        if plot.suffix[1:].lower() not in kinds:
+            raise ProgramFileError(
+                f"--plot: {plot.name!r} does not end in the name of a picture format, such as .png ({site_list(kinds)})"
+            )
+
+
+def _check_names(
+    program: ProgramFile, interventions: dict[str, dict[str, Any]], asked: Sequence[str]
+) -> None:
+    """Unknown sites are found by plain runs of the program, before the inference that may take minutes."""
+    import pyro
+    import torch
+
+    from ..interventions import do
+
+    sites: dict[str, None] = {}
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        for world in ({}, *interventions.values()):
+            trace = pyro.poutine.trace(do(program.model, world)).get_trace(*program.args)
+            sites |= dict.fromkeys((*trace.stochastic_nodes, *trace.observation_nodes, *trace.nodes))
+    known = [s for s in sites if not s.startswith("_")]
+    for name in asked:
+        if name not in sites:
+            near = closest_name(name, known)
+            hint = f"; did you mean {near!r}?" if near else ""
+            raise UnknownSiteError(f"the program has no site {name!r}{hint} (its sites: {site_list(known)})")
+
+
+@contextmanager
+def _one_sentence(show_traceback: bool) -> Iterator[dict[str, ProgramFile]]:
+    """Turns any exception of the body into one sentence and exit code 2, and warnings into one line each."""
+    origin: dict[str, ProgramFile] = {}
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: _say("warning", str(message))
+            yield origin
+    except (typer.Exit, typer.Abort, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        if show_traceback:
+            traceback.print_exc()
+        program = origin.get("program")
+        _say("error", _sentence(error, program))
+        raise typer.Exit(2) from None
+
+
+def _sentence(error: Exception, program: ProgramFile | None) -> str:
+    if isinstance(error, CausalPPLError):
+        return str(error)
+    if program is not None and (line := program.line_of(error)) is not None:
+        return f"{program.path.name}, line {line}: {type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {error} (--traceback shows where)"
+
+
+def _say(kind: str, sentence: str) -> None:
+    typer.echo(f"causalppl: {kind}: {' '.join(sentence.split())}", err=True)
+
+
+def main() -> None:
+    """Entry point of the command ``causalppl``."""
+    sys.exit(_run(sys.argv[1:]))
+
+
+def _run(arguments: list[str]) -> int:
+    command = typer.main.get_command(app)
+    try:
+        status = command.main(arguments, prog_name="causalppl", standalone_mode=False)
+    except (typer.Abort, KeyboardInterrupt):
+        _say("error", "interrupted")
+        return 130
+    except Exception as error:
+        # Errors of the command line itself, such as a missing option: typer's own base class is not public.
+        if not hasattr(error, "format_message"):
+            raise
+        _say("error", f"{error.format_message().rstrip('.')}; causalppl --help shows how")
+        return 2
+    return status if isinstance(status, int) else 0
