@@ -38,7 +38,7 @@ format: $(INSTALLED)  ## rewrite the code in the house's format
 	$(RUN) -m ruff format .
 
 bench: $(INSTALLED)  ## speed against hand-written torch
-	@for script in tests/benchmarks/*.py; do echo "== $$script"; $(RUN) $$script || exit 1; done
+	$(RUN) -m tests.benchmarks
 
 clean:  ## remove the environment, caches and build products
 	rm -rf .venv build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

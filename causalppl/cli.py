@@ -71,20 +71,29 @@ def _pairs(given: list[str], option: str) -> dict[str, float]:
         except ValueError:
             equals = ""
         if not equals:
-            raise _Usage(f"{option} {text!r} is not understood; write {option} SITE=NUMBER, such as {option} x=1")
+            raise _Usage(
+                f"{option} {text!r} is not understood; write {option} SITE=NUMBER, such as {option} x=1"
+            )
     return found
 
 
 @app.command()
 def counterfactual(
     model: Annotated[str, typer.Argument(help="a file that defines `model`, or FILE.py:name")],
-    do: Annotated[list[str], typer.Option(help="SITE=NUMBER, the intervention; repeat for several sites")],
+    do: Annotated[
+        list[str], typer.Option(help="SITE=NUMBER, the intervention; repeat for several sites")
+    ],
     outcome: Annotated[str, typer.Option(help="the site to report")],
-    given: Annotated[list[str] | None, typer.Option(help="SITE=NUMBER, further evidence; repeat")] = None,
-    against: Annotated[
-        list[str] | None, typer.Option(help="SITE=NUMBER, the world to compare with; the factual world by default")
+    given: Annotated[
+        list[str] | None, typer.Option(help="SITE=NUMBER, further evidence; repeat")
     ] = None,
-    among: Annotated[list[str] | None, typer.Option(help="SITE=NUMBER, report the units where it was so")] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(help="SITE=NUMBER, the world to compare with; the factual world by default"),
+    ] = None,
+    among: Annotated[
+        list[str] | None, typer.Option(help="SITE=NUMBER, report the units where it was so")
+    ] = None,
     num_samples: Annotated[int, typer.Option(help="posterior draws")] = 1000,
     seed: Annotated[int | None, typer.Option(help="an integer, for the same answer again")] = None,
     plot: Annotated[Path | None, typer.Option(help="write a picture (.png, .svg, .pdf)")] = None,
@@ -108,7 +117,9 @@ def counterfactual(
     worlds = {"do": _pairs(do, "--do")}
     if against:
         worlds["against"] = _pairs(against, "--against")
-    posterior = abduct(program, evidence, num_samples=num_samples, seed=seed, progress=not quiet)(*args)
+    posterior = abduct(program, evidence, num_samples=num_samples, seed=seed, progress=not quiet)(
+        *args
+    )
     result = posterior.predict(worlds=worlds)
     if outcome not in result.sites:
         near = closest_name(outcome, result.sites)
@@ -137,25 +148,36 @@ def _select(result: Worlds, outcome: str, among: dict[str, float]) -> Any:
 
 
 def _table(
-    result: Worlds, outcome: str, control: str, worlds: dict[str, dict[str, float]], among: dict[str, float]
+    result: Worlds,
+    outcome: str,
+    control: str,
+    worlds: dict[str, dict[str, float]],
+    among: dict[str, float],
 ) -> None:
     from rich.console import Console
     from rich.table import Table
 
     chosen = _select(result, outcome, among)
-    names = {w: "do(" + ", ".join(f"{k}={v:g}" for k, v in given.items()) + ")" for w, given in worlds.items()}
+    names = {
+        w: "do(" + ", ".join(f"{k}={v:g}" for k, v in given.items()) + ")"
+        for w, given in worlds.items()
+    }
     names["factual"] = "factual"
 
     def draws(array: Any) -> Any:
         array = array if chosen is None else array.where(chosen)
         return array.mean([d for d in array.dims if d != "draw"])
 
-    title = outcome + (" among " + ", ".join(f"{k}={v:g}" for k, v in among.items()) if among else "")
+    title = outcome + (
+        " among " + ", ".join(f"{k}={v:g}" for k, v in among.items()) if among else ""
+    )
     table = Table(title=title)
     for heading in ("", "mean", "95% interval"):
         table.add_column(heading, justify="left" if not heading else "right")
     rows = [(names[w], draws(result[outcome].sel(world=w))) for w in result.worlds]
-    rows.append((f"{names['do']} - {names[control]}", draws(result.contrast(outcome, "do", control))))
+    rows.append(
+        (f"{names['do']} - {names[control]}", draws(result.contrast(outcome, "do", control)))
+    )
     for label, column in rows:
         low, high = (float(column.quantile(q)) for q in (0.025, 0.975))
         interval = f"{low:.3f} to {high:.3f}" if result.num_draws > 1 else "one draw: exact"
@@ -174,7 +196,9 @@ def _draw(result: Worlds, outcome: str, path: Path) -> None:
 
 def _where(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if "site-packages" not in f.filename and "/causalppl/" not in f.filename]
+    own = [
+        f for f in frames if "site-packages" not in f.filename and "/causalppl/" not in f.filename
+    ]
     last = (own or frames)[-1]
     return f"{Path(last.filename).name}, line {last.lineno}"
 

@@ -66,7 +66,9 @@ def _worlds_from(
         raise WorldNameError("worlds: give a mapping of world name to interventions")
     for name, given in (worlds or {}).items():
         if not isinstance(name, str) or not name or "/" in name:
-            raise WorldNameError(f"worlds: {name!r} is no world name; use a non-empty string without '/'")
+            raise WorldNameError(
+                f"worlds: {name!r} is no world name; use a non-empty string without '/'"
+            )
         if name == FACTUAL:
             raise WorldNameError(
                 f"worlds: {FACTUAL!r} is reserved for the world that happened, which is always present; choose another name"
@@ -110,16 +112,16 @@ class Posterior:
         self._dependencies: Any = None
 
     def __repr__(self) -> str:
-        return (
-            f"Posterior({self.num_samples} draws of {site_list(self._form.sites)} by {self._draws.method}: {self._draws.why})"
-        )
+        return f"Posterior({self.num_samples} draws of {site_list(self._form.sites)} by {self._draws.method}: {self._draws.why})"
 
     @property
     def noise(self) -> dict[str, Noise]:
         """Abducted noise by site, shape ``(num_samples,) + noise shape``; only where the program can be batched."""
         noise = self._factual()[1]
         if isinstance(noise, list):
-            raise MethodError("the program runs row by row, so its noise has no common shape; ask for worlds instead")
+            raise MethodError(
+                "the program runs row by row, so its noise has no common shape; ask for worlds instead"
+            )
         return dict(noise)
 
     def _bases(self) -> dict[str, Noise]:
@@ -127,7 +129,9 @@ class Posterior:
         return {
             name: draw(site.mechanism.base(site.fn), self.num_samples, form.seed, name, "base")
             for name, site in form.sites.items()
-            if site.kind == "sample" and site.mechanism is not None and not site.mechanism.invertible
+            if site.kind == "sample"
+            and site.mechanism is not None
+            and not site.mechanism.invertible
         }
 
     def _factual(self) -> tuple[Any, Any]:
@@ -162,7 +166,9 @@ class Posterior:
             with torch.no_grad():
                 index = self._rows()
                 found = form.executor.map(row, self.num_samples, index, self._drawn, self._bases())
-            self._trace = ([v for v, _ in found], [n for _, n in found]) if isinstance(found, list) else found
+            self._trace = (
+                ([v for v, _ in found], [n for _, n in found]) if isinstance(found, list) else found
+            )
         return self._trace
 
     def _rows(self) -> Tensor:
@@ -202,20 +208,26 @@ class Posterior:
             if name not in form.sites:
                 raise unknown_site("sites", name, list(form.sites))
         prepared = {world: self._prepare(given) for world, given in named.items()}
-        if self.num_samples == 1 and any(isinstance(i, Stochastic) for p in prepared.values() for i in p.values()):
+        if self.num_samples == 1 and any(
+            isinstance(i, Stochastic) for p in prepared.values() for i in p.values()
+        ):
             # nothing was random until this question: as many draws as were asked for
             many = replace(self._draws, num_samples=self._requested)
-            return Posterior(form, many, 1).predict(worlds=named, sites=sites) if self._requested > 1 else self._predict(prepared, keep, sites)
+            return (
+                Posterior(form, many, 1).predict(worlds=named, sites=sites)
+                if self._requested > 1
+                else self._predict(prepared, keep, sites)
+            )
         return self._predict(prepared, keep, sites)
 
     def _predict(
         self, prepared: dict[str, dict[str, Intervention]], keep: list[str], sites: list[str] | None
     ) -> Worlds:
         form = self._form
-        gradients = any(
-            _value_of(i).requires_grad for p in prepared.values() for i in p.values()
-        )
-        values: dict[str, dict[str, Tensor]] = {FACTUAL: _stack_rows(self._factual()[0], self.num_samples)}
+        gradients = any(_value_of(i).requires_grad for p in prepared.values() for i in p.values())
+        values: dict[str, dict[str, Tensor]] = {
+            FACTUAL: _stack_rows(self._factual()[0], self.num_samples)
+        }
         with torch.set_grad_enabled(gradients):
             for group in _groups(prepared, form):
                 values |= self._evaluate(group)
@@ -223,13 +235,21 @@ class Posterior:
         extra = [n for v in ordered.values() for n in v if n not in form.sites]
         wanted = dict.fromkeys([*keep, *(extra if sites is None else [])])
         wanted = {n: None for n in wanted if n not in form.sites or form.sites[n].kind != "factor"}
-        labels = {n: self._labels(n, next(v[n] for v in ordered.values() if n in v)) for n in wanted}
+        labels = {
+            n: self._labels(n, next(v[n] for v in ordered.values() if n in v)) for n in wanted
+        }
         shown = {n: next(v[n] for v in ordered.values() if n in v) for n in wanted}
-        lacking = {n: _nowhere(t) for n, t in shown.items() if any(n not in v for v in ordered.values())}
-        chosen = {w: {n: v.get(n, lacking.get(n)) for n in wanted} for w, v in ordered.items()}
+        lacking = {
+            n: _nowhere(t) for n, t in shown.items() if any(n not in v for v in ordered.values())
+        }
+        chosen = {
+            w: {n: v[n] if n in v else lacking[n] for n in wanted} for w, v in ordered.items()
+        }
         return Worlds(chosen, labels, self._diagnostics())
 
-    def for_units(self, *args: Any, evidence: Values | None = None, seed: int | None = None, **kwargs: Any) -> Posterior:
+    def for_units(
+        self, *args: Any, evidence: Values | None = None, seed: int | None = None, **kwargs: Any
+    ) -> Posterior:
         """The posterior for new units: draws of the parameters are reused, the new units alone abducted.
 
         Parameters are the latent sites outside every plate. What stays latent in the new units is drawn given each parameter
@@ -243,7 +263,11 @@ class Posterior:
             MethodError: a parameter's shape differs.
         """
         form = StructuralForm(
-            self._form.model, args, kwargs, evidence, fresh_seed(seed) if seed is not None else self._form.seed
+            self._form.model,
+            args,
+            kwargs,
+            evidence,
+            fresh_seed(seed) if seed is not None else self._form.seed,
         )
         form.params = dict(self._form.params)
         parameters = {n: v for n, v in self.latents.items() if not self._form.sites[n].frames}
@@ -291,9 +315,10 @@ class Posterior:
                     for f in site.frames
                     if f.vectorized and f.full_size is not None and f.name in form.indices
                 ]
-                value = fit_shape(name, value, site.value.shape, indices)
-                if site.kind == "sample":
-                    check_support("do", name, site.fn, value)
+                fitted = fit_shape(name, value, site.value.shape, indices)
+                if site.kind == "sample":  # a number is checked once, not once a unit
+                    check_support("do", name, site.fn, value if value.dim() == 0 and site.fn.event_dim == 0 else fitted)
+                value = fitted
                 intervention = Hard(value)
             prepared[name] = intervention
         return prepared
@@ -320,7 +345,13 @@ class Posterior:
                 )
         factual, noise = self._factual()
         fresh = {
-            name: draw(mechanism_for(i.distribution).noise(self._replacement(name, i)), self.num_samples, form.seed, name, "do")
+            name: draw(
+                mechanism_for(i.distribution).noise(self._replacement(name, i)),
+                self.num_samples,
+                form.seed,
+                name,
+                "do",
+            )
             for name, i in group.other.items()
             if isinstance(i, Stochastic)
         }
@@ -337,7 +368,10 @@ class Posterior:
                 first = tree_map(lambda leaf: leaf[0], (group.values, group.masks))
                 return {n: v.unsqueeze(0) for n, v in world(*first).items()}
             if form.executor.sequential_because is not None:
-                rows = [world(*tree_map(lambda leaf, k=k: leaf[k], (group.values, group.masks))) for k in range(count)]
+                rows = [
+                    world(*tree_map(lambda leaf, k=k: leaf[k], (group.values, group.masks)))
+                    for k in range(count)
+                ]
                 return {f"{n}\x1f{k}": v for k, r in enumerate(rows) for n, v in r.items()}
             stacked: dict[str, Tensor] = torch.func.vmap(world)(group.values, group.masks)
             return stacked
@@ -353,7 +387,8 @@ class Posterior:
             found = form.executor.map(row, self.num_samples, index, factual, noise, fresh)
         if isinstance(found, list) and count > 1:
             return {
-                w: _stack_rows([_of_world(r, k) for r in found], self.num_samples) for k, w in enumerate(group.worlds)
+                w: _stack_rows([_of_world(r, k) for r in found], self.num_samples)
+                for k, w in enumerate(group.worlds)
             }
         stacked = _stack_rows(found, self.num_samples)
         return {w: {n: v[:, k] for n, v in stacked.items()} for k, w in enumerate(group.worlds)}
@@ -474,7 +509,11 @@ def _value_of(intervention: Intervention) -> Tensor:
     inner = intervention.inner if isinstance(intervention, Where) else intervention
     if isinstance(inner, Hard):
         return inner.value
-    return inner.amount if isinstance(inner, Shift) else torch.empty(0, requires_grad=isinstance(inner, Functional | Policy))
+    return (
+        inner.amount
+        if isinstance(inner, Shift)
+        else torch.empty(0, requires_grad=isinstance(inner, Functional | Policy))
+    )
 
 
 def _check_compatible(site: Site, mechanism: Any, fn: Any) -> None:
@@ -499,16 +538,22 @@ def _groups(prepared: dict[str, dict[str, Intervention]], form: StructuralForm) 
             by_sites.setdefault(frozenset(given), []).append(world)
         else:
             groups.append(_Group([world], {}, {}, dict(given)))
-    merged = [[w for ws in by_sites.values() for w in ws]] if len(by_sites) > 3 else list(by_sites.values())
+    merged = (
+        [[w for ws in by_sites.values() for w in ws]]
+        if len(by_sites) > 3
+        else list(by_sites.values())
+    )
     for names in merged:
         sites = dict.fromkeys(n for w in names for n in prepared[w])
         values, masks = {}, {}
         for site in sites:
-            given = [prepared[w].get(site) for w in names]
+            chosen = [prepared[w].get(site) for w in names]
             like = form.sites[site].value
-            values[site] = torch.stack([i.value if isinstance(i, Hard) else like for i in given])
-            if any(i is None for i in given):
-                masks[site] = torch.tensor([i is not None for i in given], device=like.device)
+            parts = [i.value if isinstance(i, Hard) else like for i in chosen]
+            # one world keeps its expanded view: a copy costs as much as the program at a million units
+            values[site] = parts[0].unsqueeze(0) if len(parts) == 1 else torch.stack(parts)
+            if any(i is None for i in chosen):
+                masks[site] = torch.tensor([i is not None for i in chosen], device=like.device)
         groups.append(_Group(names, values, masks, {}))
     return groups
 
@@ -540,7 +585,10 @@ def _stack_rows(found: Any, rows: int) -> dict[str, Tensor]:
         else:
             wide = like.to(torch.get_default_dtype()) if not like.is_floating_point() else like
             stacked[name] = torch.stack(
-                [row[name].to(wide.dtype) if name in row else torch.full_like(wide, float("nan")) for row in found]
+                [
+                    row[name].to(wide.dtype) if name in row else torch.full_like(wide, float("nan"))
+                    for row in found
+                ]
             )
     return stacked
 
@@ -586,11 +634,15 @@ def abduct(
         tensor([1.])
     """
     if worlds is not None:
-        raise MethodError("evidence in counterfactual worlds (worlds=) is not available in this version")
+        raise MethodError(
+            "evidence in counterfactual worlds (worlds=) is not available in this version"
+        )
     if not isinstance(num_samples, int) or num_samples < 1:
         raise MethodError(f"num_samples={num_samples!r}: give a positive integer")
     if method is not None and (isinstance(method, type) or not hasattr(method, "sample")):
-        raise MethodError(f"method={method!r} is no inference method; give cp.Exact(), cp.NUTS(), ... or None")
+        raise MethodError(
+            f"method={method!r} is no inference method; give cp.Exact(), cp.NUTS(), ... or None"
+        )
 
     def run(*args: Any, **kwargs: Any) -> Posterior:
         form = StructuralForm(model, args, kwargs, evidence, fresh_seed(seed))

@@ -434,7 +434,10 @@ def test_exact_with_something_latent() -> None:
     )
     evidence = {**GOOD, "age": torch.tensor([1.0, math.nan, 1.0, 1.0])}
     raises(
-        errors.LatentSiteError, "'age'", run=ask({"treatment": 1.0}, evidence, method=cp.Exact())
+        errors.EvidenceError,
+        "'age'",
+        "NaN",
+        run=ask({"treatment": 1.0}, evidence, method=cp.Exact()),
     )
 
 

@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import causalppl as cp
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from models import smoking_cessation  # noqa: E402
+from models import smoking_cessation
 
 
 def interval(draws: object) -> str:
@@ -37,15 +37,21 @@ def main() -> None:
     published = smoking_cessation.PUBLISHED
     naive = float(gain[quit == 1].mean() - gain[quit == 0].mean())
     print("What quitting does to the weight gained from 1971 to 1982:")
-    print(f"  quitters against the others, unadjusted   {naive:5.2f} kg   (published {published['unadjusted']})")
+    print(
+        f"  quitters against the others, unadjusted   {naive:5.2f} kg   (published {published['unadjusted']})"
+    )
     print(f"  average effect on all                     {interval(effect.mean('people'))}")
     for name in ("ip_weighting", "standardisation"):
         print(f"    published, {name.replace('_', ' '):<28} {published[name]}")
-    print(f"  average effect on those who kept smoking  {interval(effect[:, kept].mean('people'))}\n")
+    print(
+        f"  average effect on those who kept smoking  {interval(effect[:, kept].mean('people'))}\n"
+    )
     print("Some who kept smoking, had they quit (same person, same noise):")
     for person in [int(i) for i in kept.nonzero()[0][:: max(1, kept.sum() // 5)][:5]]:
         gained = float(gain[person])
-        print(f"  person {person:4d} gained {gained:6.2f} kg; quitting would have added {interval(effect[:, person])}")
+        print(
+            f"  person {person:4d} gained {gained:6.2f} kg; quitting would have added {interval(effect[:, person])}"
+        )
     figure, axes = plt.subplots(figsize=(7, 4.5))
     cp.plots.worlds(worlds, "weight_gain", ax=axes)
     picture = Path("demo.png").resolve()

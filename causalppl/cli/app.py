@@ -30,21 +30,65 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-_EXAMPLE = """What would have happened, had something been different?
+_HELP = """What would have happened, had something been different?
 
-MODEL.py is an ordinary Python file that defines a Pyro program, [bold]model[/bold], and, where there are data to learn
-from, a function [bold]data()[/bold] that returns the program's arguments and the evidence: a tuple and a dict of
-site name to value. MODEL.py:name takes another function of the file as the program.
+MODEL.py is an ordinary Python file that defines a Pyro program, [bold]model[/bold], and, where there \
+are data to learn from, a function [bold]data()[/bold] that returns the program's arguments and the \
+evidence: a tuple, and a dict of site name to value. MODEL.py:name takes another function of the file.
 
-[bold]Example.[/bold] How much weight would people have gained, had they all quit smoking, rather than all smoked on?
-And those who did smoke on?
+[bold]Example.[/bold] How much weight would people have gained had everyone quit smoking, rather than \
+everyone smoked on? And the people who did smoke on?
 
-    causalppl counterfactual models/smoking_cessation.py --do quit=1 --versus quit=0
-        --outcome weight_gain --among quit=0 --plot quitting.png
+  causalppl counterfactual models/smoking_cessation.py \\
+    --do quit=1 --versus quit=0 --outcome weight_gain \\
+    --among quit=0 --plot quitting.png
 
-The answer is a table of averages with 95% intervals, in each world and for the difference, followed by how the
-posterior was found, whether it can be trusted, and which mechanisms couple the worlds.
+The answer is a table: the outcome's average in each world, and the difference, with 95% intervals. \
+Below it stands how the posterior was found, whether it can be trusted, and which mechanisms couple \
+the worlds.
 """
+
+Model = Annotated[
+    str,
+    typer.Argument(metavar="MODEL.py", help="The file, or MODEL.py:name.", show_default=False),
+]
+Do = Annotated[
+    list[str],
+    typer.Option(metavar="SITE=VALUE", help="Set a site in the counterfactual world. Repeatable."),
+]
+Outcome = Annotated[str, typer.Option(metavar="SITE", help="The site to compare between worlds.")]
+Versus = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="SITE=VALUE",
+        help="Compare with a second such world instead of with what happened. Repeatable.",
+    ),
+]
+Given = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="SITE=VALUE",
+        help="Evidence, over what data() gives; V1,V2,... for several units. Repeatable.",
+    ),
+]
+Among = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="SITE=VALUE",
+        help="Also report the units for which this was so in fact; != < <= > >= too. Repeatable.",
+    ),
+]
+Samples = Annotated[int, typer.Option(min=1, help="Number of posterior draws.")]
+Seed = Annotated[int | None, typer.Option(help="The same seed gives the same numbers.")]
+Plot = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Save a picture: .png, .pdf, .svg, ...")
+]
+Save = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE.nc", help="Save every draw of every site and world, as netCDF."),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
+ShowTraceback = Annotated[bool, typer.Option("--traceback", help="Show where an error came from.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -58,21 +102,22 @@ def _version(
         raise typer.Exit
 
 
-@app.command(help=_EXAMPLE)
+@app.command(help=_HELP)
 def counterfactual(
-    model: Annotated[str, typer.Argument(metavar="MODEL.py", help="The file; MODEL.py:name for another function than model.")],
-    do: Annotated[list[str], typer.Option(metavar="SITE=VALUE", help="Set a site in the counterfactual world; may be repeated.")],
-    outcome: Annotated[str, typer.Option(metavar="SITE", help="The site to compare between worlds.")],
-    versus: Annotated[list[str] | None, typer.Option(metavar="SITE=VALUE", help="Compare with a second such world instead of with what happened.")] = None,
-    given: Annotated[list[str] | None, typer.Option(metavar="SITE=VALUE", help="Evidence, over what data() gives; V1,V2,... for several units.")] = None,
-    among: Annotated[list[str] | None, typer.Option(metavar="SITE=VALUE", help="Report the units for which this held in fact, too; also != < <= > >=.")] = None,
-    num_samples: Annotated[int, typer.Option(min=1, help="Number of posterior draws.")] = 1000,
-    seed: Annotated[int | None, typer.Option(help="The same seed gives the same numbers.")] = None,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Save a picture: .png, .pdf, .svg, ...")] = None,
-    save: Annotated[Path | None, typer.Option(metavar="FILE.nc", help="Save all draws of all sites in all worlds, as netCDF.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
-    show_traceback: Annotated[bool, typer.Option("--traceback", help="Show where an error came from.")] = False,
-) -> None:  # fmt: skip
+    model: Model,
+    do: Do,
+    outcome: Outcome,
+    versus: Versus = None,
+    given: Given = None,
+    among: Among = None,
+    num_samples: Samples = 1000,
+    seed: Seed = None,
+    plot: Plot = None,
+    save: Save = None,
+    quiet: Quiet = False,
+    show_traceback: ShowTraceback = False,
+) -> None:
+    """Answer one counterfactual question about the program of a file; see ``--help``."""
     with _one_sentence(show_traceback) as origin:
         interventions = {world_name(do): parse_assignments("--do", do)}
         if versus:
@@ -149,22 +194,29 @@ def _check_names(
     program: ProgramFile, interventions: dict[str, dict[str, Any]], asked: Sequence[str]
 ) -> None:
     """Unknown sites are found by plain runs of the program, before the inference that may take minutes."""
-    import pyro
     import torch
+    from pyro import poutine
+    from pyro.poutine.util import site_is_subsample
 
     from ..interventions import do
 
     sites: dict[str, None] = {}
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         for world in ({}, *interventions.values()):
-            trace = pyro.poutine.trace(do(program.model, world)).get_trace(*program.args)
-            sites |= dict.fromkeys((*trace.stochastic_nodes, *trace.observation_nodes, *trace.nodes))
-    known = [s for s in sites if not s.startswith("_")]
+            nodes = poutine.trace(do(program.model, world)).get_trace(*program.args).nodes
+            found = {
+                n
+                for n, node in nodes.items()
+                if node["type"] == "sample" and not site_is_subsample(node)
+            }
+            sites |= dict.fromkeys(n for n in nodes if n in found)
     for name in asked:
         if name not in sites:
-            near = closest_name(name, known)
+            near = closest_name(name, sites)
             hint = f"; did you mean {near!r}?" if near else ""
-            raise UnknownSiteError(f"the program has no site {name!r}{hint} (its sites: {site_list(known)})")
+            raise UnknownSiteError(
+                f"the program has no site {name!r}{hint} (its sites: {site_list(known)})"
+            )
 
 
 @contextmanager

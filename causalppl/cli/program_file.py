@@ -61,12 +61,20 @@ def load(spec: str) -> ProgramFile:
     module = _import(path)
     model = getattr(module, name, None)
     if not callable(model):
-        own = [n for n, v in vars(module).items() if inspect.isfunction(v) and v.__module__ == module.__name__]
+        own = [
+            n
+            for n, v in vars(module).items()
+            if inspect.isfunction(v) and v.__module__ == module.__name__
+        ]
         near = closest_name(name, own)
         hint = f"{path.name}:{near or own[0]}" if own else ""
         raise ProgramFileError(
             f"{path.name} defines no program {name!r}"
-            + (f"; name the one you mean, such as {hint}" if hint else "; define it with 'def model(...):'")
+            + (
+                f"; name the one you mean, such as {hint}"
+                if hint
+                else "; define it with 'def model(...):'"
+            )
         )
     args, evidence = _data(path, module)
     _check_arguments(path, name, model, args)
@@ -104,7 +112,7 @@ def _data(path: Path, module: ModuleType) -> tuple[tuple[Any, ...], dict[str, An
         or not isinstance(found[1], Mapping)
     ):
         raise ProgramFileError(
-            f"data() of {path.name} must return (args, evidence), a tuple and a dict, such as ((covariates,), {{'y': y}})"
+            f"data() of {path.name} must return (args, evidence), such as ((covariates,), {{'y': y}})"
         )
     return found[0], dict(found[1])
 
@@ -118,7 +126,7 @@ def _check_arguments(path: Path, name: str, model: Program, args: tuple[Any, ...
         signature.bind(*args)
     except TypeError as error:
         raise ProgramFileError(
-            f"{name}{signature} of {path.name} cannot be called with the {len(args)} arguments that data() gives: {error}"
+            f"{name}{signature} of {path.name} does not take the {len(args)} arguments that data() gives: {error}"
         ) from None
 
 
@@ -130,7 +138,9 @@ def _failures_of(path: Path, what: str) -> Iterator[None]:
         line = error.lineno if isinstance(error, SyntaxError) else _line_of(path, error)
         where = f", line {line}" if line is not None else ""
         said = error.msg if isinstance(error, SyntaxError) else error
-        raise ProgramFileError(f"{path.name} {what}{where}: {type(error).__name__}: {said}") from error
+        raise ProgramFileError(
+            f"{path.name} {what}{where}: {type(error).__name__}: {said}"
+        ) from error
 
 
 def _line_of(path: Path, error: BaseException) -> int | None:

@@ -52,7 +52,7 @@ def parse_assignments(option: str, texts: Sequence[str]) -> dict[str, float | li
         found = [n for n in numbers if n is not None]
         if not (site and equals) or len(found) < len(numbers):
             raise ProgramFileError(
-                f"{option}: {text!r} is not of the form SITE=VALUE with a number as the value, such as {site or 'quit'}=1"
+                f"{option}: {text!r} is not SITE=VALUE with a number as the value, such as {site or 'quit'}=1"
             )
         if site in values:
             raise ProgramFileError(f"{option}: the site {site!r} is given twice; give it once")
@@ -78,7 +78,9 @@ def parse_condition(option: str, text: str) -> Condition:
 
 def world_name(texts: Sequence[str]) -> str:
     """A world is named by what makes it: ``"quit=1"``."""
-    return ", ".join("=".join(part.strip() for part in text.split("=")) for text in texts).replace("/", ":")
+    return ", ".join("=".join(part.strip() for part in text.split("=")) for text in texts).replace(
+        "/", ":"
+    )
 
 
 def _number(text: str) -> float | None:

@@ -37,6 +37,7 @@ def choose_and_sample(form: StructuralForm, num_samples: int, progress: Progress
         if not evident or not continuous or size <= 5:
             found = ImportanceSampling(warn=not continuous).sample(form, num_samples, progress)
             k_hat, ess = found.pareto_k, found.ess
+            assert k_hat is not None and ess is not None
             k_max = float(k_hat.max()) if hasattr(k_hat, "max") else float(k_hat or 0.0)
             ess_min = float(ess.min()) if hasattr(ess, "min") else float(ess or 0.0)
             if not continuous or (k_max <= 0.7 and ess_min >= num_samples / 10):

@@ -64,7 +64,9 @@ def _combinations(site: Site, units: Units | None) -> Tensor | None:
 
 
 def _product(tables: dict[str, Tensor]) -> dict[str, Tensor]:
-    index = torch.cartesian_prod(*(torch.arange(len(t)) for t in tables.values())).reshape(-1, len(tables))
+    index = torch.cartesian_prod(*(torch.arange(len(t)) for t in tables.values())).reshape(
+        -1, len(tables)
+    )
     return {name: t[index[:, i]] for i, (name, t) in enumerate(tables.items())}
 
 

@@ -68,5 +68,9 @@ class PosteriorSamples:
             draws[name] = value
         counts = {len(v) for v in draws.values()}
         if len(counts) > 1:
-            raise ShapeError(f"PosteriorSamples: sites have different numbers of draws: {sorted(counts)}")
-        return PosteriorDraws(draws, counts.pop() if counts else 1, "PosteriorSamples", "draws were given")
+            raise ShapeError(
+                f"PosteriorSamples: sites have different numbers of draws: {sorted(counts)}"
+            )
+        return PosteriorDraws(
+            draws, counts.pop() if counts else 1, "PosteriorSamples", "draws were given"
+        )

@@ -8,7 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import ImpossibleEvidenceError, InferenceError, InferenceWarning, MethodError, warn_caller
+from ..errors import (
+    ImpossibleEvidenceError,
+    InferenceError,
+    InferenceWarning,
+    MethodError,
+    warn_caller,
+)
 from ..progress import Progress
 from ..structural.form import ROW, StructuralForm
 from ..structural.noise import keyed_seed
@@ -55,7 +61,9 @@ class ImportanceSampling:
 
     def __post_init__(self) -> None:
         if self.proposal != "prior":
-            raise MethodError(f"ImportanceSampling: proposal={self.proposal!r} is not known; it can be 'prior'")
+            raise MethodError(
+                f"ImportanceSampling: proposal={self.proposal!r} is not known; it can be 'prior'"
+            )
 
     def sample(self, form: StructuralForm, num_samples: int, progress: Progress) -> PosteriorDraws:
         """See :class:`~causalppl.inference.Method`."""
@@ -67,7 +75,12 @@ class ImportanceSampling:
         latents = stacked(form.executor.map(form.simulate, count, noise, torch.arange(count)))
         if not evident:
             return PosteriorDraws(
-                latents, count, "ImportanceSampling", "no evidence: draws from the prior", float(count), 0.0
+                latents,
+                count,
+                "ImportanceSampling",
+                "no evidence: draws from the prior",
+                float(count),
+                0.0,
             )
         units, reason = self._units(form, latents)
 
@@ -133,5 +146,11 @@ class ImportanceSampling:
         first = {n: v[0] for n, v in latents.items() if n != ROW}
         second = {n: v[1] for n, v in latents.items() if n != ROW}
         if units_independent(form, units, first, second):
-            return units, f"weights for each unit of {', '.join(units.names)}, which depend on their own latents alone"
-        return _NO_UNITS, f"joint weights: units of {', '.join(units.names)} depend on each other's latents"
+            return (
+                units,
+                f"weights for each unit of {', '.join(units.names)}, which depend on their own latents alone",
+            )
+        return (
+            _NO_UNITS,
+            f"joint weights: units of {', '.join(units.names)} depend on each other's latents",
+        )

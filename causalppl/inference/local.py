@@ -18,7 +18,9 @@ __all__ = ["local_draws"]
 _ELEMENTS = 20_000_000  # of proposals kept at a time, about 80 MB in float32
 
 
-def local_draws(form: StructuralForm, parameters: dict[str, Tensor], num_samples: int) -> dict[str, Tensor]:
+def local_draws(
+    form: StructuralForm, parameters: dict[str, Tensor], num_samples: int
+) -> dict[str, Tensor]:
     """One draw of every latent site of ``form`` for each draw of its parameters.
 
     Args:
@@ -56,7 +58,9 @@ def local_draws(form: StructuralForm, parameters: dict[str, Tensor], num_samples
                 total = total + log_prob
         return total  # type: ignore[no-any-return]
 
-    weights = stacked(form.executor.map(weigh, rows, latents)).reshape(num_samples, proposals, *units.sizes)
+    weights = stacked(form.executor.map(weigh, rows, latents)).reshape(
+        num_samples, proposals, *units.sizes
+    )
     if bool((weights.amax(1) == -torch.inf).any()):
         raise ImpossibleEvidenceError(
             f"evidence: none of {proposals} draws gives the new units' evidence positive probability; check it, or abduct the new "
@@ -77,5 +81,7 @@ def local_draws(form: StructuralForm, parameters: dict[str, Tensor], num_samples
         index = units.spread(picked.double(), site).long().unsqueeze(1)
         draws[name] = value.gather(1, index.expand(num_samples, 1, *site.value.shape)).squeeze(1)
     if not units.dims:
-        draws[ROW] = latents[ROW].reshape(num_samples, proposals).gather(1, picked.unsqueeze(1)).squeeze(1)
+        draws[ROW] = (
+            latents[ROW].reshape(num_samples, proposals).gather(1, picked.unsqueeze(1)).squeeze(1)
+        )
     return {n: draws[n] for n in (*form.latent, ROW) if n in draws}

@@ -124,7 +124,9 @@ class NUTS:
 
     def __post_init__(self) -> None:
         if self.sampler not in ("nutpie", "pyro"):
-            raise MethodError(f"NUTS: sampler={self.sampler!r} is not known; it can be 'nutpie' or 'pyro'")
+            raise MethodError(
+                f"NUTS: sampler={self.sampler!r} is not known; it can be 'nutpie' or 'pyro'"
+            )
 
     def sample(self, form: StructuralForm, num_samples: int, progress: Progress) -> PosteriorDraws:
         """See :class:`~causalppl.inference.Method`."""
@@ -152,7 +154,9 @@ class NUTS:
         flat = draws.flatten(0, 1)
         kept = flat[torch.linspace(0, len(flat) - 1, num_samples).round().long()]
         with torch.no_grad():
-            values = form.executor.map(lambda vector: potential.evaluate(vector)[1], len(kept), kept)
+            values = form.executor.map(
+                lambda vector: potential.evaluate(vector)[1], len(kept), kept
+            )
         if isinstance(values, list):
             values = {n: torch.stack([v[n] for v in values]) for n in values[0]}
         if found.rhat > 1.01:

@@ -130,7 +130,9 @@ def units_independent(
     generator = torch.Generator().manual_seed(0)
 
     def evaluate(latents: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        unit, outside = unit_log_probs(form.log_probs({**(fixed or {}), **latents}, units.dims), units)
+        unit, outside = unit_log_probs(
+            form.log_probs({**(fixed or {}), **latents}, units.dims), units
+        )
         return torch.as_tensor(unit).expand(units.sizes), torch.as_tensor(outside)
 
     a, outside_a = evaluate(first)

@@ -18,9 +18,25 @@ from torch import Tensor
 from ..errors import ProgramError, SupportError, UnknownSiteError, closest_name, site_list
 from ..mechanisms import value_dtype
 from ..typing import Message, Program
-from .kinds import Hard, Stochastic, as_interventions, cast_to, fit_shape, index_subsamples, match, outcome
+from .kinds import (
+    Hard,
+    Stochastic,
+    as_interventions,
+    cast_to,
+    fit_shape,
+    index_subsamples,
+    match,
+    outcome,
+)
 
-__all__ = ["DoMessenger", "check_support", "do", "natural_source", "program_arguments", "unknown_site"]
+__all__ = [
+    "DoMessenger",
+    "check_support",
+    "do",
+    "natural_source",
+    "program_arguments",
+    "unknown_site",
+]
 
 #: Where an enclosing evaluation of the structural form supplies natural values from its noise.
 natural_source: ContextVar[Callable[[Message], Tensor] | None] = ContextVar(

@@ -10,7 +10,7 @@ import numbers
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias, Union
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -84,7 +84,7 @@ class Where:
     inner: Hard | Functional | Shift | Policy
 
 
-Intervention: TypeAlias = Union[Hard, Functional, Shift, Policy, Stochastic, Where]
+Intervention: TypeAlias = Hard | Functional | Shift | Policy | Stochastic | Where
 #: Site name, or a compiled regular expression that names must match in full, to intervention.
 Interventions: TypeAlias = "dict[str | re.Pattern[str], Intervention]"
 
@@ -152,7 +152,13 @@ def as_intervention(site: str, given: Any) -> Intervention:
     """
     read = _read(site, given)
     inner = read.inner if isinstance(read, Where) else read
-    value = inner.value if isinstance(inner, Hard) else inner.amount if isinstance(inner, Shift) else None
+    value = (
+        inner.value
+        if isinstance(inner, Hard)
+        else inner.amount
+        if isinstance(inner, Shift)
+        else None
+    )
     if value is not None and value.is_floating_point() and bool(torch.isnan(value.detach()).any()):
         raise InterventionError(
             f"do: the value for site {site!r} is or contains NaN; give a number, "
@@ -165,7 +171,9 @@ def _tensor(site: str, given: Any) -> Tensor:
     try:
         return torch.as_tensor(given)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InterventionError(f"do: {given!r} for site {site!r} cannot be made a tensor: {error}") from None
+        raise InterventionError(
+            f"do: {given!r} for site {site!r} cannot be made a tensor: {error}"
+        ) from None
 
 
 def _read(site: str, given: Any) -> Intervention:

@@ -58,7 +58,9 @@ class Executor:
         """
         with without_validation(), warnings.catch_warnings():
             # some operations have no batching rule and are looped over inside torch: right, only slower
-            warnings.filterwarnings("ignore", message="There is a performance drop", category=UserWarning)
+            warnings.filterwarnings(
+                "ignore", message="There is a performance drop", category=UserWarning
+            )
             if self.sequential_because is None and rows > 1:
                 size = max(1, min(rows, settings.chunk_bytes // self.row_bytes))
                 try:

@@ -20,12 +20,18 @@ from ..errors import (
     NondeterministicProgramError,
     ProgramError,
 )
-from ..interventions import cast_to, check_support, fit_shape, natural_source
-from ..interventions import program_arguments, unknown_site
+from ..interventions import (
+    cast_to,
+    check_support,
+    fit_shape,
+    natural_source,
+    program_arguments,
+    unknown_site,
+)
 from ..mechanisms import Mechanism, exact_log_prob, mechanism_for
 from ..typing import Message, Noise, Program, Values
-from .executors import Executor, without_validation
 from .dependencies import track
+from .executors import Executor, without_validation
 from .noise import draw, isolated_rng, keyed_seed
 from .state import ModuleState
 
@@ -83,7 +89,7 @@ class SiteMessenger(Messenger):
         self.rule, self.params, self.indices = rule, params, indices
         self.values: dict[str, Tensor] = {}
 
-    def _process_message(self, msg: Message) -> None:
+    def _process_message(self, msg: Message) -> None:  # type: ignore[override]
         msg["stop"] = True
         if msg["type"] == "param":
             if msg["name"] in self.params:
@@ -103,7 +109,7 @@ class SiteMessenger(Messenger):
             if site_kind(msg) != "factor":
                 self.values[name] = value
 
-    def _postprocess_message(self, msg: Message) -> None:
+    def _postprocess_message(self, msg: Message) -> None:  # type: ignore[override]
         if msg["type"] == "sample" and isinstance(msg["fn"], _Subsample):
             self.indices.setdefault(msg["name"], msg["value"])
         elif msg["type"] == "param" and msg["name"] not in self.params:
@@ -288,7 +294,9 @@ class StructuralForm:
 
     def branch_noise(self, law: Any, name: str, row: Tensor) -> Noise:
         """Its noise: the same in every world, fixed by seed, site and row."""
-        noise: Noise = tree_map(lambda leaf: leaf[0], draw(law, 1, self.seed, name, "branch", int(row)))
+        noise: Noise = tree_map(
+            lambda leaf: leaf[0], draw(law, 1, self.seed, name, "branch", int(row))
+        )
         return noise
 
     def simulate(
@@ -306,7 +314,9 @@ class StructuralForm:
 
         values = self.run(rule)
         # a branch that this row does not take leaves its sites unused
-        found = {n: values[n] if n in values else torch.zeros_like(s.value) for n, s in latent.items()}
+        found = {
+            n: values[n] if n in values else torch.zeros_like(s.value) for n, s in latent.items()
+        }
         return {**found, ROW: row}
 
     def log_probs(

@@ -72,7 +72,9 @@ class ModuleState:
             return
         try:
             for slots, name, now, copy in changed:
-                slots[name] = nn.Parameter(copy, now.requires_grad) if isinstance(now, nn.Parameter) else copy
+                slots[name] = (
+                    nn.Parameter(copy, now.requires_grad) if isinstance(now, nn.Parameter) else copy
+                )
             yield
         finally:
             for slots, name, now, _ in changed:

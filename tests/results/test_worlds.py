@@ -609,9 +609,7 @@ def test_arviz_1_gets_a_data_tree(worlds: Worlds, monkeypatch: pytest.MonkeyPatc
     import arviz
 
     monkeypatch.setattr(arviz, "__version__", "1.2.0")
-    monkeypatch.setitem(
-        vars(arviz), "InferenceData", None
-    )  # not to be touched: its name remains there, and warns
+    monkeypatch.setitem(vars(arviz), "InferenceData", None)  # in 1.x the name is there and warns
     tree = worlds.to_arviz()
     assert isinstance(tree, xr.DataTree)
     assert tree["posterior"]["y"].dims == ("chain", "draw", "world", "people")
