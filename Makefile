@@ -19,7 +19,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(INSTALLED)  ## what would have happened to the people who kept smoking, had they quit?
-	@$(RUN) tutorials/demo.py
+	@$(RUN) -m tutorials.demo
 
 test: $(INSTALLED)  ## the default tests
 	$(RUN) -m pytest

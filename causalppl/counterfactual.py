@@ -317,7 +317,12 @@ class Posterior:
                 ]
                 fitted = fit_shape(name, value, site.value.shape, indices)
                 if site.kind == "sample":  # a number is checked once, not once a unit
-                    check_support("do", name, site.fn, value if value.dim() == 0 and site.fn.event_dim == 0 else fitted)
+                    check_support(
+                        "do",
+                        name,
+                        site.fn,
+                        value if value.dim() == 0 and site.fn.event_dim == 0 else fitted,
+                    )
                 value = fitted
                 intervention = Hard(value)
             prepared[name] = intervention
@@ -381,8 +386,21 @@ class Posterior:
                 row(index[i], factual[i], noise[i], tree_map(lambda leaf, i=i: leaf[i], fresh))
                 for i in range(self.num_samples)
             ]
-        elif self.num_samples == 1 and count > 1:
-            found = form.executor.map(lambda *r: row(*r), 1, index, factual, noise, fresh)
+        elif self.num_samples == 1 and count > 1:  # the worlds are the rows
+            one = tree_map(lambda leaf: leaf[0], (index, factual, noise, fresh))
+
+            def alone(values: dict[str, Tensor], masks: dict[str, Tensor]) -> dict[str, Tensor]:
+                return self._world(group, affected, *one, values, masks)
+
+            found = form.executor.map(alone, count, group.values, group.masks)
+            if isinstance(found, list):
+                return {
+                    w: {n: v.unsqueeze(0) for n, v in r.items()}
+                    for w, r in zip(group.worlds, found, strict=True)
+                }
+            return {
+                w: {n: v[k : k + 1] for n, v in found.items()} for k, w in enumerate(group.worlds)
+            }
         else:
             found = form.executor.map(row, self.num_samples, index, factual, noise, fresh)
         if isinstance(found, list) and count > 1:

@@ -59,7 +59,7 @@ def worlds(
     site: str,
     *,
     ax: Axes | None = None,
-    units: Iterable[int] | None = None,
+    units: Iterable[int] | Mapping[int, str] | None = None,
     worlds: Sequence[str] | None = None,
     label: str | None = None,
     level: float = 0.95,
@@ -75,7 +75,8 @@ def worlds(
         site: a site with the dimensions ``(draw, world)`` or ``(draw, world, units)``.
         ax: axes to draw into; new ones by default.
         units: positions of individuals in the plate, drawn as rows under the population: posterior mean and
-            interval in each world; for a discrete site, dots whose area is the probability of their value.
+            interval in each world; for a discrete site, dots whose area is the probability of their value. A
+            mapping gives the rows names.
         worlds: names of the worlds to show, in this order; all of them by default.
         label: text of the horizontal axis, best with the outcome's units; the site's name by default.
         level: probability of the individuals' intervals, which lie between quantiles.
@@ -231,7 +232,7 @@ def _plate_of(site: str, data: DataArray, beside: tuple[str, ...]) -> str | None
 
 
 def _unit_names(
-    site: str, data: DataArray, plate: str | None, units: Iterable[int]
+    site: str, data: DataArray, plate: str | None, units: Iterable[int] | Mapping[int, str]
 ) -> dict[int, str]:
     """Positions of individuals to the names of their rows."""
     names: dict[int, str] = {}
@@ -246,9 +247,8 @@ def _unit_names(
                 f"plots: unit {unit} is not in the plate {plate!r}; units go from 0 to {size - 1}"
             )
         coordinate = data[plate].values[unit] if plate in data.coords else unit
-        names[int(unit)] = (
-            str(coordinate) if isinstance(coordinate, str) else f"{plate} {coordinate}"
-        )
+        name = str(coordinate) if isinstance(coordinate, str) else f"{plate} {coordinate}"
+        names[int(unit)] = units[unit] if isinstance(units, Mapping) else name
     return names
 
 
@@ -390,4 +390,15 @@ def _label_rows(axes: Axes, rows: Mapping[float, str], top: float, shares: bool)
         axes.axhline(0, color="black", linewidth=0.6)
         axes.set_ylim(min(rows) - 0.75 * _ROW * top, top * 1.25)
         bottom, ceiling = axes.get_ylim()
-        axes.yaxis.label.set_y((top / 2 - bottom) / (ceiling - bottom))
+        # Beside the axis and not beyond the names, where matplotlib would put the label.
+        axes.annotate(
+            axes.get_ylabel(),
+            (0, (top / 2 - bottom) / (ceiling - bottom)),
+            xycoords="axes fraction",
+            xytext=(-36 if shares else -6, 0),
+            textcoords="offset points",
+            rotation=90,
+            horizontalalignment="right",
+            verticalalignment="center",
+        )
+        axes.set_ylabel("")

@@ -424,7 +424,7 @@ def test_nuts_on_a_conjugate_regression(sampler: str) -> None:
     worlds = posterior.predict()
     draws = torch.stack([worlds.tensor(s, world="factual") for s in "ab"], -1).double()
     assert draws.shape == (2000, 2)
-    standard = np.sqrt(np.diag(cov))
+    standard = np.sqrt(np.diag(np.asarray(cov)))
     np.testing.assert_allclose(
         np.asarray(draws.mean(0)) / np.asarray(standard),
         np.asarray(mean) / np.asarray(standard),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 import warnings
@@ -215,7 +216,7 @@ def _check_names(
             near = closest_name(name, sites)
             hint = f"; did you mean {near!r}?" if near else ""
             raise UnknownSiteError(
-                f"the program has no site {name!r}{hint} (its sites: {site_list(known)})"
+                f"the program has no site {name!r}{hint} (its sites: {site_list(sites)})"
             )
 
 
@@ -229,6 +230,10 @@ def _one_sentence(show_traceback: bool) -> Iterator[dict[str, ProgramFile]]:
             yield origin
     except (typer.Exit, typer.Abort, KeyboardInterrupt):
         raise
+    except BrokenPipeError:
+        # The reader of a pipe has gone, such as head: nobody is left to tell, nor is the interpreter at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(1) from None
     except Exception as error:
         if show_traceback:
             traceback.print_exc()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import inspect
 import sys
@@ -87,14 +88,23 @@ def _split(spec: str) -> tuple[str, str]:
 
 
 def _import(path: Path) -> ModuleType:
-    """The file as a module of its own name, with its folder importable, as ``python MODEL.py`` has it."""
-    module_spec = importlib.util.spec_from_file_location(path.stem, path)
+    """The file as a module; under its package's name where it is in one, so that relative imports work."""
+    folder, names = path.parent, [path.stem]
+    while (folder / "__init__.py").is_file():
+        names.insert(0, folder.name)
+        folder = folder.parent
+    name = ".".join(names)
+    module_spec = importlib.util.spec_from_file_location(name, path)
     if module_spec is None or module_spec.loader is None:
         raise ProgramFileError(f"{path.name} is no Python file; its name must end in .py")
     module = importlib.util.module_from_spec(module_spec)
-    sys.path.insert(0, str(path.parent))
-    sys.modules.setdefault(path.stem, module)
+    sys.path.insert(
+        0, str(folder)
+    )  # what lies beside the file can be imported, as in python MODEL.py
     with _failures_of(path, "does not run"):
+        if len(names) > 1:
+            importlib.import_module(".".join(names[:-1]))
+        sys.modules.setdefault(name, module)
         module_spec.loader.exec_module(module)
     return module
 

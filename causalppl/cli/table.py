@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ShapeError
 from ..results import Worlds
 from .program_file import ProgramFileError
 from .words import Condition
@@ -28,7 +27,7 @@ class Answer:
         outcome: the site.
         treated, control: the worlds compared.
         columns: heading to quantity to draws: for everyone, and for those selected.
-        units: positions of the units selected, most of the time, and the plate's name, or ``None``.
+        units: positions of the units selected in most draws; ``None`` without a plate.
         diagnostics: how the draws came about.
     """
 
@@ -36,8 +35,7 @@ class Answer:
     treated: str
     control: str
     columns: dict[str, dict[str, Array]]
-    units: list[int]
-    plate: str | None
+    units: list[int] | None
     diagnostics: Any
 
     def show(self) -> None:
@@ -46,15 +44,8 @@ class Answer:
         from rich.console import Console
         from rich.table import Table
 
-        kind = "average" if self.plate else "posterior mean"
-        table = Table(
-            box=box.SIMPLE_HEAD,
-            title=f"{kind} of {self.outcome}, with its 95% interval",
-            title_justify="left",
-            title_style="",
-            show_edge=False,
-            pad_edge=False,
-        )
+        kind = "posterior mean" if self.units is None else "average"
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
         table.add_column("world")
         for heading in self.columns:
             table.add_column(heading, justify="right")
@@ -69,7 +60,7 @@ class Answer:
                 end_section=quantity == quantities[-2],
             )
         console = Console(highlight=False)
-        console.print()
+        console.print(f"\n{kind} of {self.outcome}, with its 95% interval\n", markup=False)
         console.print(table)
         console.print()
         console.print(str(self.diagnostics), soft_wrap=True, markup=False)
@@ -82,39 +73,35 @@ def answer(
 
     Args:
         result: the worlds.
-        outcome: a site with the dimensions ``(draw, world)`` or ``(draw, world, units)``.
+        outcome: a site; where it has several plates, a unit is one index of each.
         treated, control: the worlds compared, treated minus control.
         conditions: what must hold of a unit's factual values for it to be selected.
 
     Raises:
-        ShapeError: the outcome has further dimensions.
-        ProgramFileError: a condition does not select units of the outcome's plate, or selects none.
+        ProgramFileError: a condition does not select units of the outcome's plates, or selects none.
     """
     data = result[outcome]
     plates = [str(d) for d in data.dims if d not in ("draw", "world")]
-    if len(plates) > 1:
-        raise ShapeError(
-            f"the outcome {outcome!r} has the dimensions {', '.join(plates)} and a table shows one at most; record the "
-            "part you want as a site of its own with pyro.deterministic"
-        )
-    plate = plates[0] if plates else None
+    of_units = " x ".join(plates)
     worlds = dict.fromkeys(("factual", treated, control))
-    draws = {w: np.asarray(data.sel(world=w).values, dtype=float) for w in worlds}
+    draws = {w: _rows(data.sel(world=w)) for w in worlds}
     draws[f"{treated} minus {control}"] = draws[treated] - draws[control]
-    everyone = np.ones_like(draws["factual"], dtype=bool)
-    units = np.ones(everyone.shape[1] if plate else 0)
-    heading = f"all {len(units):,} {plate}" if plate else "this run"
+    everyone = np.ones(draws["factual"].shape, dtype=bool)
+    units = everyone.mean(axis=0)
+    heading = f"all {len(units):,} {of_units}" if plates else "this run"
     columns = {heading: {q: _averages(v, everyone) for q, v in draws.items()}}
     if conditions:
-        selected = everyone & np.stack([_holds(result, c, plate) for c in conditions]).all(axis=0)
+        selected = np.logical_and.reduce([_holds(result, c, data) for c in conditions])
         words = ", ".join(str(c) for c in conditions)
         if not selected.any():
-            raise ProgramFileError(f"--among: {words} holds for none of the {len(units):,} {plate}")
+            raise ProgramFileError(
+                f"--among: {words} holds for none of the {len(units):,} {of_units}"
+            )
         units = selected.mean(axis=0)
-        heading = f"{units.sum():,.0f} {plate} with {words}"
+        heading = f"{units.sum():,.0f} {of_units} with {words}"
         columns[heading] = {q: _averages(v, selected) for q, v in draws.items()}
     shown = [int(u) for u in np.flatnonzero(units > 0.5)]
-    return Answer(outcome, treated, control, columns, shown, plate, result.diagnostics)
+    return Answer(outcome, treated, control, columns, shown if plates else None, result.diagnostics)
 
 
 def picture(result: Worlds, found: Answer, path: Path, individuals: int = 4) -> None:
@@ -125,30 +112,32 @@ def picture(result: Worlds, found: Answer, path: Path, individuals: int = 4) -> 
 
     figure = Figure(figsize=(11, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2)
-    units = found.units[:individuals] if found.plate else None
+    units = None if found.units is None else found.units[:individuals]
     plots.worlds(result, found.outcome, ax=left, units=units)
     plots.contrast(result, found.outcome, found.treated, found.control, ax=right)
     figure.savefig(path, dpi=150)
 
 
-def _holds(result: Worlds, condition: Condition, plate: str | None) -> Any:
-    data = result[condition.site]
-    if plate is None or plate not in data.dims or data.ndim != 3:
-        where = (
-            f"the plate {plate!r} of the outcome"
-            if plate
-            else "a plate, and the outcome is in none"
-        )
+def _rows(data: Any) -> Array:
+    """One row per draw, one column per unit; a site without a plate has one unit."""
+    values = np.asarray(data.values, dtype=float)
+    return values.reshape(len(values), -1)
+
+
+def _holds(result: Worlds, condition: Condition, outcome: Any) -> npt.NDArray[np.bool_]:
+    """Whether a condition holds in fact, shaped as the outcome's rows."""
+    data = result[condition.site].sel(world="factual", drop=True)
+    factual = outcome.sel(world="factual", drop=True)
+    if data.ndim < 2 or not set(data.dims) <= set(factual.dims):
         raise ProgramFileError(
-            f"--among: {condition} selects no units, since {condition.site!r} is not in {where}"
+            f"--among: {condition} selects no units, since the site {condition.site!r} is not in a plate of the outcome"
         )
-    return condition.holds(np.asarray(data.sel(world="factual").values, dtype=float))
+    spread = data.broadcast_like(factual).transpose(*factual.dims)
+    return np.asarray(condition.holds(_rows(spread)), dtype=bool)
 
 
 def _averages(values: Array, selected: npt.NDArray[np.bool_]) -> Array:
     """Per draw, the mean over the units selected in that draw; draws that select none are left out."""
-    if values.ndim == 1:
-        return values
     counts = selected.sum(axis=1)
     totals = np.where(selected, values, 0.0).sum(axis=1)
     means: Array = totals[counts > 0] / counts[counts > 0]

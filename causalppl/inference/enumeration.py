@@ -86,7 +86,8 @@ class Enumeration:
     r"""Exact posterior of finite discrete latents, by weighing all assignments.
 
     With latents ``g`` outside a plate and ``l_u`` inside, units being independent given ``g`` (checked),
-    :math:`p(g \mid v) \propto p(g, v) \prod_u \sum_{l} p(l, v_u \mid g)`; then each ``l_u`` given ``g``. Probabilities of 0 and 1 are exact.
+    :math:`p(g \mid v) \propto p(g, v) \prod_u \sum_{l} p(l, v_u \mid g)`; then each ``l_u`` given ``g``.
+    Probabilities of 0 and 1 are exact.
 
     Raises:
         MethodError: a latent site is not finite, or the assignments are more than ``2 ** 16``.

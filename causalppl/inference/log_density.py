@@ -40,7 +40,6 @@ __all__ = [
     "agreement_error",
     "eager_value_and_gradient",
     "has_cpp_compiler",
-    "single_thread",
     "value_and_gradient",
     "worth_compiling",
 ]
@@ -60,7 +59,7 @@ _SECONDS_PER_ELEMENT = 0.5e-9
 _COMPILE_SECONDS = 3.0
 _COMPILE_SECONDS_PER_OPERATION = 5e-3
 
-# A tensor with more elements than this keeps torch's own number of threads.
+# A graph with a larger tensor than this, in elements, is compiled for torch's own number of threads.
 _LARGE_TENSOR = 2**18
 
 # Largest differences between two executors, relative to the largest magnitude over the points compared.
@@ -78,13 +77,11 @@ class ValueAndGradient:
             linear-algebra failure (a matrix that is not positive definite) gives NaN.
         executor: ``"compiled"``, ``"traced"`` or ``"eager"``.
         notes: why a faster executor could not be used; empty where none was refused.
-        serial: whether :func:`single_thread` should hold while it is evaluated: all tensors are small.
     """
 
     evaluate: Evaluate
     executor: Executor
     notes: tuple[str, ...] = ()
-    serial: bool = False
 
 
 @contextlib.contextmanager
@@ -104,30 +101,12 @@ def _plain_torch() -> Iterator[None]:
         distribution.set_default_validate_args(before)
 
 
-@contextlib.contextmanager
-def single_thread(serial: bool = True) -> Iterator[None]:
-    """One thread for torch's kernels while it holds, the setting restored afterwards.
-
-    Threads do not help small tensors: none was gained on an idle machine, and on a busy one they wait
-    for each other (measured: 3 to 5 times slower). One thread also fixes the order of summation, so that
-    a seed's draws do not depend on the number of threads.
-    """
-    before = torch.get_num_threads()
-    if serial and before != 1:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        if torch.get_num_threads() != before:
-            torch.set_num_threads(before)
-
-
-def _small(graph: torch.fx.GraphModule, point: Tensor) -> bool:
+def _small(graph: torch.fx.GraphModule) -> bool:
     """Whether no tensor of the graph, data included, is large enough for threads to pay."""
     sizes = [node.meta["val"].numel() for node in _operations(graph)]
     sizes += [t.numel() for t in vars(graph).values() if isinstance(t, Tensor)]
     sizes += [t.numel() for t in [*graph.parameters(), *graph.buffers()]]
-    return point.device.type == "cpu" and max(sizes, default=0) <= _LARGE_TENSOR
+    return max(sizes, default=0) <= _LARGE_TENSOR
 
 
 def _failing_as_nan(evaluate: Evaluate) -> Evaluate:
@@ -261,7 +240,7 @@ def worth_compiling(graph: torch.fx.GraphModule, evaluations: int) -> bool:
     elements = sum(node.meta["val"].numel() for node in operations)
     each = len(operations) * _SECONDS_PER_OPERATION + elements * _SECONDS_PER_ELEMENT
     cost = _COMPILE_SECONDS + len(operations) * _COMPILE_SECONDS_PER_OPERATION
-    return evaluations * each > 2 * cost
+    return bool(evaluations * each > 2 * cost)
 
 
 def _compile(graph: torch.fx.GraphModule, point: Tensor) -> Callable[[Tensor], Any]:
@@ -273,10 +252,15 @@ def _compile(graph: torch.fx.GraphModule, point: Tensor) -> Callable[[Tensor], A
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        # One compile thread: a pool of worker processes would outlive the call.
+        # One compile thread: a pool of worker processes would outlive the call. Code for one thread where
+        # tensors are small: as fast on an idle machine, and measured 4 times faster on a busy one, where
+        # threads wait for each other. torch.set_num_threads would do the same for every executor, but
+        # cannot be undone: setting the old number again made MKL use threads that it did not use
+        # before, and small products 30 times slower for the rest of the process.
+        threads = {"cpp.threads": 1} if _small(graph) else {}
         with (
             warnings.catch_warnings(),
-            inductor_config.patch(compile_threads=1),
+            inductor_config.patch({"compile_threads": 1, **threads}),
             torch.inference_mode(False),
             torch.no_grad(),
         ):
@@ -347,16 +331,15 @@ def value_and_gradient(
             "Python values in it); it runs as plain Python"
         )
         return ValueAndGradient(reference, "eager", (note,))
-    plain = ValueAndGradient(traced, "traced", serial=_small(graph, point))
+    plain = ValueAndGradient(traced, "traced")
     if not compile or point.device.type != "cpu" or not worth_compiling(graph, evaluations):
         return plain
     if not has_cpp_compiler():
         note = "no C++ compiler was found; the log density runs as a traced graph"
         return replace(plain, notes=(note,))
     try:
-        with single_thread(plain.serial):  # inductor writes the number of threads into its code
-            compiled = _run_graph(_compile(graph, point))
-            difference = agreement_error(compiled, reference, points)
+        compiled = _run_graph(_compile(graph, point))
+        difference = agreement_error(compiled, reference, points)
     except Exception as error:
         note = f"compiling failed ({_reason(error)}); the log density runs as a traced graph"
         return replace(plain, notes=(note,))

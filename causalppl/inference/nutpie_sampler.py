@@ -31,7 +31,6 @@ from .log_density import (
     ValueAndGradient,
     agreement_error,
     eager_value_and_gradient,
-    single_thread,
     value_and_gradient,
 )
 
@@ -299,9 +298,10 @@ def sample_nuts(
     """Draws from the distribution whose unnormalised log density is given, by the No-U-Turn sampler.
 
     Step size and diagonal mass matrix are adapted in warmup (nutpie's default, from draws and gradients).
-    Chains run one after another. A seed reproduces its draws exactly on the same machine. No random generator of torch or NumPy is touched. Argument checks of torch's distributions are off
-    while the density is evaluated (values that are not finite end a trajectory instead), and so are torch's
-    threads where all tensors are small; both are restored.
+    Chains run one after another. A seed reproduces its draws exactly on the same machine with the same
+    number of torch threads. No random generator of torch or NumPy is touched. Argument checks of
+    torch's distributions are off while the density is evaluated (values that are not finite end a
+    trajectory instead) and restored.
 
     Args:
         log_density: position of shape ``(dim,)`` to a scalar, in nats, differentiable and deterministic.
@@ -359,8 +359,7 @@ def sample_nuts(
     report.start("NUTS", total=steps)
     try:
         proof = None if pair.executor == "eager" else reference
-        with single_thread(pair.serial):
-            result = _run_chains(pair, initial, run_seed, settings, report, proof)
+        result = _run_chains(pair, initial, run_seed, settings, report, proof)
         if result is None:
             note = (
                 f"the {pair.executor} log density disagreed with the plain one at draws of the chain; "

@@ -40,7 +40,7 @@ def exact_log_prob(fn: Any, value: Tensor) -> Tensor:
         tensor(-inf)
     """
     kind = type(fn)
-    density = _density(kind)
+    density = _density(kind)  # type: ignore[arg-type]
     log_prob = density(fn, value)
     if density in _COMPLETE:
         return log_prob

@@ -26,7 +26,7 @@ __all__ = [
 class StandardLogistic(dist.Logistic):  # type: ignore[misc]
     """Logistic(0, 1), drawn as a log ratio of exponentials: an inverse of a float32 uniform is infinite now and then."""
 
-    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # type: ignore[override]  # noqa: B008
         """Finite draws of shape ``sample_shape + batch_shape``."""
         shape = self._extended_shape(sample_shape)
         tiny = torch.finfo(self.loc.dtype).tiny

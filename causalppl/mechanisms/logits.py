@@ -46,4 +46,6 @@ def category_logits(fn: Any) -> Tensor:
     logits: Tensor = fn.logits
     if "probs" not in fn.__dict__:
         return logits
+    certain = (fn.probs == 1) & (logits < -0.75 * torch.finfo(logits.dtype).eps)
+    logits = torch.where(certain, 0.0, logits)
     return torch.where((fn.probs == 0) & _was_clamped(fn, logits), -torch.inf, logits)

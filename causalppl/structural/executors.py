@@ -43,11 +43,12 @@ class Executor:
     def __init__(self, row_bytes: int) -> None:
         self.row_bytes = max(row_bytes, 1)
         self.sequential_because: str | None = None
+        self._batched = False
 
     @property
     def name(self) -> str:
-        """``"vmap"`` or ``"sequential"``."""
-        return "vmap" if self.sequential_because is None else "sequential"
+        """``"vmap"`` where rows were batched; ``"sequential"`` where they were not, or there was only one."""
+        return "vmap" if self._batched and self.sequential_because is None else "sequential"
 
     def map(self, function: Callable[..., Any], rows: int, *inputs: Any) -> Any:
         """``function(*row)`` for each row of ``inputs`` (pytrees with a leading dimension of ``rows``).
@@ -61,22 +62,36 @@ class Executor:
             warnings.filterwarnings(
                 "ignore", message="There is a performance drop", category=UserWarning
             )
+            reason = None
             if self.sequential_because is None and rows > 1:
                 size = max(1, min(rows, settings.chunk_bytes // self.row_bytes))
                 try:
-                    return torch.func.vmap(function, chunk_size=size if size < rows else None)(
+                    found = torch.func.vmap(function, chunk_size=size if size < rows else None)(
                         *inputs
                     )
                 except Exception as error:  # the program's own errors come again below
-                    reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:150]}"
-            results = [function(*tree_map(lambda leaf, i=i: leaf[i], inputs)) for i in range(rows)]
-            if self.sequential_because is None and rows == 1:
-                return tree_map(lambda leaf: leaf.unsqueeze(0), results[0])
-            if self.sequential_because is None:
+                    lines = str(error).strip().splitlines() or [""]
+                    reason = f"{type(error).__name__}: {lines[0][:150]}"
+                else:
+                    self._batched = True
+                    return found
+            plain = self.sequential_because is None and reason is None
+            if reason is not None:
                 self.sequential_because = reason
-                warn_caller(
-                    f"the program cannot be batched by torch.func.vmap ({reason}); it runs row by row, "
-                    "with the same answers and more slowly",
-                    ExecutorWarning,
-                )
-            return results
+            try:
+                results = [
+                    function(*tree_map(lambda leaf, i=i: leaf[i], inputs)) for i in range(rows)
+                ]
+            except BaseException:
+                if reason is not None:
+                    self.sequential_because = None
+                raise
+            if plain:
+                return tree_map(lambda leaf: leaf.unsqueeze(0), results[0])
+        if reason is not None:
+            warn_caller(
+                f"the program cannot be batched by torch.func.vmap ({reason}); it runs row by row, "
+                "with the same answers and more slowly",
+                ExecutorWarning,
+            )
+        return results

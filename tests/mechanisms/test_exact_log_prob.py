@@ -1,0 +1,131 @@
+"""Exact log probabilities: what torch clamps, what it refuses, and agreement with it everywhere else."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pyro.distributions as dist
+import pytest
+import torch
+from mechanism_cases import CASES
+from causalppl.mechanisms import exact_log_prob, value_dtype
+from pyro.distributions.torch_distribution import ExpandedDistribution
+from torch import Tensor, tensor
+
+INF = math.inf
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_agrees_with_torch_on_the_support(case: Any) -> None:
+    torch.manual_seed(0)
+    fn = case.distribution(torch.float64)
+    if isinstance(fn, torch.distributions.GeneralizedPareto):
+        pytest.skip("torch's own density mixes dtypes in float64")
+    value = fn.sample()
+    torch.testing.assert_close(exact_log_prob(fn, value), fn.log_prob(value), rtol=1e-9, atol=1e-9)
+    wide = fn.expand(torch.Size([3, *fn.batch_shape])).to_event(1)
+    values = wide.sample()
+    found = exact_log_prob(wide, values)
+    assert found.shape == wide.batch_shape
+    torch.testing.assert_close(found, wide.log_prob(values), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("validate", [True, False])
+@pytest.mark.parametrize(
+    ("make", "value", "expected"),
+    [
+        (lambda v: dist.Bernoulli(tensor([0.0, 0, 1, 1]), validate_args=v), [0.0, 1, 0, 1], [0, -INF, -INF, 0]),
+        (lambda v: dist.Bernoulli(tensor(0.3), validate_args=v), [0.5, 2.0], [-INF, -INF]),
+        (lambda v: dist.Categorical(tensor([0.0, 1.0]), validate_args=v), [0, 1, 2, -1], [-INF, 0, -INF, -INF]),
+        (lambda v: dist.OneHotCategorical(tensor([0.0, 1.0]), validate_args=v), [[0.0, 1], [1, 0], [1, 1]], [0, -INF, -INF]),
+        (lambda v: dist.Binomial(3, tensor([0.0, 0, 1, 1, 0.5]), validate_args=v), [0.0, 1, 3, 2, 4], [0, -INF, 0, -INF, -INF]),
+        (lambda v: dist.Geometric(tensor([1.0, 1.0]), validate_args=v), [0.0, 2.0], [0, -INF]),
+        (lambda v: dist.Poisson(tensor([0.0, 0.0, 2.0]), validate_args=v), [0.0, 1, 1.5], [0, -INF, -INF]),
+        (lambda v: dist.Exponential(tensor(1.0), validate_args=v), [-1.0, 2.0], [-INF, -2.0]),
+        (lambda v: dist.Uniform(0.0, 1.0, validate_args=v), [-0.5, 0.5, 1.5], [-INF, 0, -INF]),
+        (lambda v: dist.LogNormal(tensor(0.0), tensor(1.0), validate_args=v), [-1.0], [-INF]),
+        (lambda v: dist.Beta(tensor(1.0), tensor(1.0), validate_args=v), [-0.1, 0.3, 1.1], [-INF, 0, -INF]),
+        (lambda v: dist.Dirichlet(tensor([1.0, 1.0]), validate_args=v), [[0.4, 0.6], [0.4, 0.4], [-0.2, 1.2]], [0, -INF, -INF]),
+        (lambda v: dist.Delta(tensor(1.0), validate_args=v), [1.0, 2.0], [0, -INF]),
+    ],
+)  # fmt: skip
+def test_zero_and_one_are_exact_and_nothing_raises(
+    make: Any, value: Any, expected: Any, validate: bool
+) -> None:
+    fn, values = make(validate), tensor(value)
+    found = exact_log_prob(fn, values)
+    torch.testing.assert_close(found, tensor(expected, dtype=found.dtype), rtol=1e-6, atol=1e-6)
+    rows = [fn] * len(values) if fn.batch_shape == () else None
+    if rows is not None:
+        batched = torch.func.vmap(lambda one: exact_log_prob(make(False), one))(values)
+        torch.testing.assert_close(batched, found)
+
+
+def test_exactness_survives_caches_and_expansion() -> None:
+    for make in (dist.Bernoulli, dist.Geometric):
+        fn = make(tensor([1.0, 0.5]))
+        _ = fn.logits  # torch caches the clamped logits beside the probabilities
+        assert exact_log_prob(fn.expand([2]), tensor([1.0, 1.0]) * (make is dist.Bernoulli)).tolist() == [
+            0.0, pytest.approx(math.log(0.5))]  # fmt: skip
+    fn = dist.Categorical(tensor([0.0, 1.0]))
+    _ = fn.logits
+    assert exact_log_prob(fn.expand([2]), tensor([0, 1])).tolist() == [-INF, 0]
+    fn = dist.Bernoulli(logits=tensor([-200.0, 200.0, 17.0]))
+    _ = fn.probs
+    assert exact_log_prob(fn.expand([3]), tensor([1.0, 0.0, 0.0])).tolist() == pytest.approx(
+        [-200.0, -200.0, -17.0]
+    )
+
+
+def test_wrappers_sum_and_mask() -> None:
+    inner = dist.Bernoulli(tensor([0.0, 1.0]))
+    assert exact_log_prob(inner.to_event(1), tensor([0.0, 1.0])) == 0
+    assert exact_log_prob(inner.to_event(1), tensor([1.0, 1.0])) == -INF
+    assert exact_log_prob(inner.mask(tensor([False, True])), tensor([1.0, 1.0])).tolist() == [0, 0]
+    assert exact_log_prob(inner.mask(False), tensor([1.0, 1.0])).tolist() == [0, 0]
+    assert exact_log_prob(ExpandedDistribution(inner, (3, 2)), torch.ones(3, 2)).shape == (3, 2)
+    flat = dist.TransformedDistribution(
+        dist.Uniform(tensor([0.0, 0]), 1.0), [dist.transforms.AffineTransform(1.0, 2.0)]
+    )
+    assert exact_log_prob(flat.to_event(1), tensor([1.5, 2.0])) == pytest.approx(-2 * math.log(2))
+    assert exact_log_prob(flat.to_event(1), tensor([0.5, 2.0])) == -INF
+
+
+def test_a_subclass_keeps_its_own_density() -> None:
+    class Doubled(dist.Bernoulli):  # type: ignore[misc]
+        def log_prob(self, value: Tensor) -> Tensor:
+            return 2 * super().log_prob(value)
+
+    assert exact_log_prob(Doubled(tensor(0.5)), tensor(1.0)) == pytest.approx(2 * math.log(0.5))
+
+
+def test_gradients_are_finite_at_exact_probabilities() -> None:
+    probs = tensor([0.0, 1.0, 0.3], requires_grad=True)
+    exact_log_prob(dist.Bernoulli(probs), tensor([0.0, 1.0, 1.0])).sum().backward()
+    assert bool(probs.grad.isfinite().all())  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_value_dtype_is_that_of_a_draw(case: Any, dtype: torch.dtype) -> None:
+    fn = case.distribution(dtype)
+    for wrapped in (fn, fn.expand(torch.Size([2, *fn.batch_shape])).to_event(1), fn.mask(False)):
+        assert value_dtype(wrapped) == fn.sample().dtype
+
+
+def test_value_dtype_of_other_families() -> None:
+    concentration = torch.ones(2, dtype=torch.float64)
+    for fn in (
+        dist.Delta(tensor([1, 2])),
+        dist.MixtureSameFamily(dist.Categorical(concentration), dist.Poisson(concentration)),
+        dist.BetaBinomial(concentration, concentration, total_count=tensor(4)),
+        dist.Multinomial(3, concentration),
+        dist.OrderedLogistic(tensor(0.0), tensor([0.0, 1.0])),
+        dist.StudentT(concentration),
+        dist.VonMises(concentration, concentration),
+        dist.ZeroInflatedPoisson(concentration, gate=concentration / 2),
+        dist.Dirichlet(concentration),
+        dist.LKJCholesky(2, concentration),
+    ):
+        assert value_dtype(fn) == fn.sample().dtype, fn
