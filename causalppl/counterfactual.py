@@ -387,10 +387,10 @@ class Posterior:
                 for i in range(self.num_samples)
             ]
         elif self.num_samples == 1 and count > 1:  # the worlds are the rows
-            one = tree_map(lambda leaf: leaf[0], (index, factual, noise, fresh))
+            one: Any = tree_map(lambda leaf: leaf[0], (index, factual, noise, fresh))
 
             def alone(values: dict[str, Tensor], masks: dict[str, Tensor]) -> dict[str, Tensor]:
-                return self._world(group, affected, *one, values, masks)
+                return self._world(group, affected, one[0], one[1], one[2], one[3], values, masks)
 
             found = form.executor.map(alone, count, group.values, group.masks)
             if isinstance(found, list):

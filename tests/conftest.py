@@ -73,6 +73,11 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     finally:
         after = global_state()
         restore(before)
+        # A package may add filters of its own when a test is the first to import a part of it; those that
+        # were there have to stay, in their order.
+        kept = iter(after["the warnings filters"])
+        if all(entry in kept for entry in before["the warnings filters"]):
+            after["the warnings filters"] = before["the warnings filters"]
         changed = [name for name, value in before.items() if after[name] != value]
         if changed:
             pytest.fail(f"{pyfuncitem.nodeid} changed {', '.join(changed)}", pytrace=False)

@@ -68,7 +68,10 @@ def test_constraints_pin_every_direct_dependency_within_its_range() -> None:
     assert all(line.startswith("#") or "==" in line for line in lines if line)
     assert not any("+" in version for version in pins.values())  # builds of one machine
     project = PROJECT["project"]
-    for text in [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]:
+    for text in [
+        *project["dependencies"],
+        *(t for group in project["optional-dependencies"].values() for t in group),
+    ]:
         requirement = Requirement(text)
         name = canonicalize_name(requirement.name)
         assert name in pins, f"{name} is not in constraints.txt"

@@ -186,7 +186,7 @@ def batches(case: MechanismCase) -> None:
                     f"a batch (3, 2) of sites gave a value of shape {tuple(value.shape)}",
                 )
             for i, j in ((0, 1), (2, 0)):
-                one = mechanism.forward(fn, _map(lambda leaf, i=i, j=j: leaf[i, j], noise))
+                one = mechanism.forward(fn, _map(_at((i, j)), noise))
                 _close(batches, case, one, value[i, j])
             again = outer.forward(wrapped, _abduct(outer, wrapped, value))
             _close(batches, case, again, value, loose=True)
@@ -208,7 +208,7 @@ def gradients(case: MechanismCase) -> None:
     def total(*values: Tensor) -> Tensor:
         with _unvalidated():  # a step may leave the constraint: a triangular matrix has zeros
             fn = case.family(**dict(zip(names, values, strict=True)), **rest)
-            rows = [_map(lambda leaf, i=i: leaf[i], noise) for i in range(7)]
+            rows = [_map(_at(i), noise) for i in range(7)]
             return torch.stack([mechanism.forward(fn, row) for row in rows])
 
     leaves = [parameters[name].clone().requires_grad_() for name in names]
@@ -247,7 +247,7 @@ def vectorises(case: MechanismCase) -> None:
     for dtype in case.dtypes:
         inputs, functions = _functions(case, dtype)
         for function in functions:
-            loop = [function(*_map(lambda leaf, i=i: leaf[i], inputs)) for i in range(4)]
+            loop = [function(*_map(_at(i), inputs)) for i in range(4)]
             batch = torch.func.vmap(function)(*inputs)
             for i, row in enumerate(loop):
                 for one, many in zip(_leaves(row), _leaves(batch), strict=True):
@@ -259,7 +259,7 @@ def traces(case: MechanismCase) -> None:
     for dtype in case.dtypes:
         inputs, functions = _functions(case, dtype)
         for function in functions:
-            rows = [_map(lambda leaf, i=i: leaf[i], inputs) for i in range(4)]
+            rows = [_map(_at(i), inputs) for i in range(4)]
             traced = make_fx(function)(*rows[0])
             for row in rows[1:]:
                 for one, other in zip(_leaves(traced(*row)), _leaves(function(*row)), strict=True):
@@ -377,6 +377,11 @@ def _leaves(noise: Any) -> Iterator[Tensor]:
             yield from _leaves(part)
     else:
         yield noise
+
+
+def _at(index: Any) -> Callable[[Tensor], Tensor]:
+    """Picks one entry of each leaf."""
+    return lambda leaf: leaf[index]
 
 
 def _map(function: Callable[[Tensor], Any], tree: Any) -> Any:

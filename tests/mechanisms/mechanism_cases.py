@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pyro.distributions as dist
-import torch
+
 from causalppl.mechanisms import mechanism_names
 from causalppl.mechanisms.laws import MechanismCase
 

@@ -9,6 +9,7 @@ from typing import Any
 import pyro.distributions as dist
 import pytest
 import torch
+
 from causalppl.mechanisms import laws
 from causalppl.mechanisms.discrete import GumbelMax, MonotoneBernoulli
 from causalppl.mechanisms.location_scale import Affine

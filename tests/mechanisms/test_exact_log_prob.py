@@ -9,9 +9,10 @@ import pyro.distributions as dist
 import pytest
 import torch
 from mechanism_cases import CASES
-from causalppl.mechanisms import exact_log_prob, value_dtype
 from pyro.distributions.torch_distribution import ExpandedDistribution
 from torch import Tensor, tensor
+
+from causalppl.mechanisms import exact_log_prob, value_dtype
 
 INF = math.inf
 

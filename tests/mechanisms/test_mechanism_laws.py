@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from mechanism_cases import CASES
+
 from causalppl.mechanisms.laws import LAWS, MechanismCase
 
 

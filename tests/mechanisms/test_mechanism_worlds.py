@@ -12,6 +12,7 @@ import pytest
 import scipy.stats as st
 import torch
 from mechanism_cases import CASES
+
 from causalppl.mechanisms import mechanism_for
 
 #: Case to the scipy law of its parameters.
