@@ -293,20 +293,14 @@ def _bin_edges(samples: Sequence[Array]) -> Array:
     """Bins for all samples by the rule of Freedman and Diaconis, without the far ends of heavy tails."""
     if not samples:
         return np.array([0.0, 1.0])
-    quartiles = [np.quantile(v, [0.25, 0.75]) for v in samples]
-    spread = min(
-        max(q3 - q1, float(np.ptp(v)) / 100) for v, (q1, q3) in zip(samples, quartiles, strict=True)
-    )
-    low = min(
-        max(v.min(), q1 - 8 * (q3 - q1 or np.ptp(v)))
-        for v, (q1, q3) in zip(samples, quartiles, strict=True)
-    )
-    high = max(
-        min(v.max(), q3 + 8 * (q3 - q1 or np.ptp(v)))
-        for v, (q1, q3) in zip(samples, quartiles, strict=True)
-    )
-    width = 2 * spread / min(len(v) for v in samples) ** (1 / 3)
-    bins = int(np.clip((high - low) / width, 5, _MOST_BINS))
+    ends, widths = [], []
+    for values in samples:
+        first, third = np.quantile(values, [0.25, 0.75])
+        spread = third - first or np.ptp(values)
+        ends += [max(values.min(), first - 8 * spread), min(values.max(), third + 8 * spread)]
+        widths.append(2 * spread / len(values) ** (1 / 3))
+    low, high = min(ends), max(ends)
+    bins = int(np.clip((high - low) / min(widths), 5, _MOST_BINS))
     return np.linspace(low, high, bins + 1)
 
 

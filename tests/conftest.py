@@ -22,6 +22,7 @@ with warnings.catch_warnings():
     # no change that a test made.
     warnings.simplefilter("ignore")
     import arviz  # noqa: F401
+    import h5netcdf  # noqa: F401
     import matplotlib.pyplot
     import nutpie  # noqa: F401
     import scipy.stats  # noqa: F401

@@ -92,8 +92,9 @@ def test_density_of_a_scalar_site_is_that_of_its_draws(scalar: cp.Worlds, axes: 
 
 
 def test_a_certain_value_is_a_line(scalar: cp.Worlds, axes: Axes) -> None:
-    cp.plots.worlds(scalar, "x", ax=axes, worlds=["counterfactual"])
+    cp.plots.worlds(scalar, "x", ax=axes)
     assert any(np.allclose(line.get_xdata(), 2.0) for line in axes.lines)
+    assert len(outlines(axes)) == 1
 
 
 def test_bars_of_a_discrete_site_are_its_probabilities(axes: Axes) -> None:

@@ -98,11 +98,16 @@ def convergence(draws: Tensor) -> Convergence:
         if not np.isfinite(column).all():
             figures.append((math.inf, 0.0, 0.0))
             continue
+        if (
+            column == column[:, :1]
+        ).all():  # stuck apart; rounding would leave a large number or NaN
+            figures.append((math.inf, 0.0, 0.0))
+            continue
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             rhat = float(arviz.rhat(column, method="rank"))
             bulk, tail = (float(arviz.ess(column, method=m)) for m in ("bulk", "tail"))
-        # No variance within any half chain, but some between them: the chains are stuck apart.
+        # No variance within any half chain, but some between them.
         figures.append((math.inf if math.isnan(rhat) else rhat, bulk, tail))
     rhats, bulks, tails = zip(*figures, strict=True)
     return Convergence(max(rhats), float(np.nanmin(bulks)), float(np.nanmin(tails)))

@@ -25,6 +25,10 @@ def normal(x: Tensor) -> Tensor:
     return -0.5 * (x**2).sum()
 
 
+def starts(dim: int) -> Tensor:
+    return torch.randn(4, dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
 def branching(x: Tensor) -> Tensor:
     """A Python branch on a value: correct, and impossible to trace."""
     return normal(x) if float(x.detach()[0]) > 0 else -0.5 * (x**2).sum()
@@ -47,9 +51,7 @@ def test_correlated_normal(dtype: torch.dtype) -> None:
     def log_density(x: Tensor) -> Tensor:
         return -0.5 * (x - mean) @ precision @ (x - mean)
 
-    result = sample_nuts(
-        log_density, torch.randn(4, 3, dtype=dtype), num_samples=700, warmup=300, seed=1
-    )
+    result = sample_nuts(log_density, starts(3).to(dtype), num_samples=700, warmup=300, seed=1)
     assert result.draws.shape == (4, 700, 3)
     assert result.draws.dtype == dtype
     assert (result.executor, result.notes, result.warmup) == ("traced", (), 300)
@@ -69,10 +71,9 @@ def test_funnel() -> None:
         scale = torch.distributions.Normal(0.0, 1.0).log_prob(x[0])
         return scale + torch.distributions.Normal(0.0, (x[0] / 2).exp()).log_prob(x[1:]).sum()
 
-    start = torch.randn(4, 4, dtype=torch.float64)
-    result = sample_nuts(
-        log_density, start, num_samples=1500, warmup=500, seed=2, target_accept=0.95
-    )
+    start = starts(4)
+    settings = {"num_samples": 1500, "warmup": 500, "compile": False}
+    result = sample_nuts(log_density, start, seed=2, target_accept=0.95, **settings)
     assert result.executor == "traced"
     check_mean(result.draws[..., 0], 0.0)
     check_mean(result.draws[..., 0] ** 2, 1.0)

