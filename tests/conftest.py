@@ -51,7 +51,10 @@ def restore(state: dict[str, Any]) -> None:
     torch.set_default_dtype(state["torch's default dtype"])
     torch.distributions.Distribution.set_default_validate_args(state["torch's argument validation"])
     torch.set_grad_enabled(state["torch's gradient mode"])
-    torch.set_num_threads(state["torch's number of threads"])
+    if torch.get_num_threads() != state["torch's number of threads"]:
+        torch.set_num_threads(
+            state["torch's number of threads"]
+        )  # not for nothing: it slows small products
     pyro.settings.set(**state["pyro's settings"])
     pyro.poutine.runtime._PYRO_STACK[:] = state["pyro's handler stack"]
 
