@@ -71,8 +71,10 @@ class ImportanceSampling:
         count = (self.num_proposals or max(10_000, 10 * num_samples)) if evident else num_samples
         if evident:
             refuse_subsampling(form, "ImportanceSampling")
+        progress.start("importance sampling", 2)
         noise = form.prior_noise(count)
         latents = stacked(form.executor.map(form.simulate, count, noise, torch.arange(count)))
+        progress.advance(note=f"{count} draws from the prior")
         if not evident:
             return PosteriorDraws(
                 latents,
@@ -93,6 +95,7 @@ class ImportanceSampling:
             return total  # type: ignore[no-any-return]
 
         log_weights = stacked(form.executor.map(weigh, count, latents))
+        progress.advance(note="weighed")
         log_weights = torch.where(torch.isnan(log_weights), -torch.inf, log_weights)
         if bool((log_weights.amax(0) == -torch.inf).any()):
             raise ImpossibleEvidenceError(
