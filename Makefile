@@ -14,8 +14,9 @@ help:  ## list the targets
 # An environment whose interpreter no longer runs is emptied first. The stamp is written last, so an interrupted
 # installation is taken up again.
 $(INSTALLED): pyproject.toml constraints.txt
+	@echo 'bringing .venv up to date; the first time takes a minute or two'
 	@$(RUN) -c '' 2>/dev/null || $(PYTHON) -m venv --clear .venv
-	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[examples,dev]'
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[examples,dev]'
 	@touch $@
 
 demo: $(INSTALLED)  ## what would have happened to the people who kept smoking, had they quit?

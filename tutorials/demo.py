@@ -76,10 +76,10 @@ def main() -> None:
         for i in by_effect[np.linspace(0, len(by_effect) - 1, 5, dtype=int)]
     }
     print("\nFive of those who kept smoking; the same person, the same luck, but quitting:\n")
-    print(f"  {'in 1971':30}{'gained':>8}   would have gained")
+    print(f"  {'in 1971':33}{'gained':>8}   would have gained")
     for i, who in shown.items():
         what_if = worlds["weight_gain"].sel(world="all quit").isel(people=i)
-        print(f"  {who:30}{gain[i]:8.2f}   {interval(what_if)}")
+        print(f"  {who:33}{gain[i]:8.2f}   {interval(what_if)}")
 
     print(f"\n{worlds.diagnostics}\n")
     print(f"picture: {draw(worlds, shown)}")
