@@ -196,21 +196,24 @@ def _check_names(
 ) -> None:
     """Unknown sites are found by plain runs of the program, before the inference that may take minutes."""
     import torch
-    from pyro import poutine
+    from pyro.poutine.messenger import Messenger
     from pyro.poutine.util import site_is_subsample
 
     from ..interventions import do
 
     sites: dict[str, None] = {}
+
+    class Names(
+        Messenger
+    ):  # poutine.trace would write its table of shapes into the program's own errors
+        def _pyro_post_sample(self, msg: Any) -> None:
+            if not site_is_subsample(msg):
+                sites[msg["name"]] = None
+
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         for world in ({}, *interventions.values()):
-            nodes = poutine.trace(do(program.model, world)).get_trace(*program.args).nodes
-            found = {
-                n
-                for n, node in nodes.items()
-                if node["type"] == "sample" and not site_is_subsample(node)
-            }
-            sites |= dict.fromkeys(n for n in nodes if n in found)
+            with Names():
+                do(program.model, world)(*program.args)
     for name in asked:
         if name not in sites:
             near = closest_name(name, sites)
