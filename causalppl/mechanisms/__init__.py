@@ -1,11 +1,16 @@
 """Mechanisms: the structural assignment ``v = f(parents, noise)`` of every family of distributions."""
 
 from . import (  # noqa: F401  (importing a family registers it)
+    counts,
     couplings,
+    dirichlet,
     discrete,
     inverse_cdf,
     location_scale,
+    mixtures,
     multivariate,
+    numerical_cdf,
+    relaxed,
     transformed,
     wrappers,
 )

@@ -6,6 +6,7 @@ give the value back exactly, whichever executor computes them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,11 +105,25 @@ class GumbelMax:
         return torch.where(wins, top - logits, torch.minimum(others, highest))
 
 
+def _category_thresholds(fn: Any) -> Tensor:
+    """Scores at which one category passes into the next, shape ``batch_shape + (categories - 1,)``, float64."""
+    logits = category_logits(fn).double()
+    below = torch.logcumsumexp(logits, -1)[..., :-1]
+    above = torch.logcumsumexp(logits.flip(-1), -1).flip(-1)[..., 1:]
+    return below - above
+
+
+def _cutpoints(fn: Any) -> Tensor:
+    """The same for an ordered logistic regression, whose latent variable the score is."""
+    return fn.cutpoints.double() - fn.predictor.double().unsqueeze(-1)  # type: ignore[no-any-return]
+
+
 @dataclass(frozen=True)
 class OrderedCategorical:
     """``v = F^-1(sigmoid(score))`` in the order of the categories: monotone. The score is float64: cells can be thin."""
 
     one_hot: bool = False
+    thresholds: Callable[[Any], Tensor] = _category_thresholds
     name: str = "inverse_cdf"
     invertible: bool = False
 
@@ -119,7 +134,7 @@ class OrderedCategorical:
     def forward(self, fn: Any, noise: Any) -> Tensor:
         """The category whose cell holds the score."""
         logits = category_logits(fn)
-        found = (noise.unsqueeze(-1) > _thresholds(logits)).sum(-1)
+        found = (noise.unsqueeze(-1) > self.thresholds(fn)).sum(-1)
         return _category(found, self.one_hot, logits)
 
     def base(self, fn: Any) -> NoiseDistribution:
@@ -129,20 +144,12 @@ class OrderedCategorical:
     def abduct(self, fn: Any, value: Tensor, base: Any) -> Tensor:
         """The score truncated to the value's cell."""
         logits = category_logits(fn)
-        edges = _thresholds(logits)
+        edges = self.thresholds(fn)
         infinite = torch.full_like(edges[..., :1], torch.inf)
         wins = _wins(value, self.one_hot, logits)
         low = torch.where(wins, torch.cat([-infinite, edges], -1), 0.0).sum(-1)
         high = torch.where(wins, torch.cat([edges, infinite], -1), 0.0).sum(-1)
         return inside(truncated(low, high, base), low, high, torch.finfo(logits.dtype).eps)
-
-
-def _thresholds(logits: Tensor) -> Tensor:
-    """Scores at which one category passes into the next, shape ``batch_shape + (categories - 1,)``, float64."""
-    logits = logits.double()
-    below = torch.logcumsumexp(logits, -1)[..., :-1]
-    above = torch.logcumsumexp(logits.flip(-1), -1).flip(-1)[..., 1:]
-    return below - above
 
 
 def _wins(value: Tensor, is_one_hot: bool, logits: Tensor) -> Tensor:
@@ -164,3 +171,5 @@ register_mechanism(torch.distributions.Categorical, GumbelMax())
 register_mechanism(torch.distributions.Categorical, OrderedCategorical())
 register_mechanism(torch.distributions.OneHotCategorical, GumbelMax(one_hot=True))
 register_mechanism(torch.distributions.OneHotCategorical, OrderedCategorical(one_hot=True))
+register_mechanism(dist.OrderedLogistic, OrderedCategorical(thresholds=_cutpoints))
+register_mechanism(dist.OrderedLogistic, GumbelMax())

@@ -11,10 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import pyro.distributions as dist
 import torch
 from torch import Tensor
 
 from .logistic import inverse_softplus, log1mexp, softplus, standard_logistic
+from .logits import log_odds
 from .protocol import NoiseDistribution
 from .registry import register_mechanism
 
@@ -124,6 +126,41 @@ def _general_pareto_value(fn: Any, hazard: Tensor) -> Tensor:
     return fn.loc + fn.scale * z  # type: ignore[no-any-return]
 
 
+def _asymmetric_laplace_score(fn: Any, value: Tensor) -> Tensor:
+    z, total = value - fn.loc, fn.left_scale + fn.right_scale
+    below, side = z < 0, torch.where(z < 0, fn.left_scale, fn.right_scale)
+    log_tail = torch.log(side / total) - z.abs() / side
+    score = log1mexp(log_tail) - log_tail
+    return torch.where(below, -score, score)
+
+
+def _asymmetric_laplace_value(fn: Any, score: Tensor) -> Tensor:
+    total = fn.left_scale + fn.right_scale
+    below = score < torch.log(fn.left_scale / fn.right_scale)
+    side = torch.where(below, fn.left_scale, fn.right_scale)
+    distance = side * (torch.log(side / total) + softplus(torch.where(below, -score, score)))
+    return fn.loc + torch.where(below, -distance, distance)  # type: ignore[no-any-return]
+
+
+def _tilt(fn: Any) -> Tensor:
+    # the density is exp(tilt x) up to a constant; the formulas divide by it, and are accurate however small it is
+    tilt = log_odds(fn)
+    return torch.where(tilt.abs() < 1e-12, 1e-12, tilt)
+
+
+def _continuous_bernoulli_score(fn: Any, value: Tensor) -> Tensor:
+    tilt = _tilt(fn)
+    below, above = torch.expm1(tilt * value) / tilt, -torch.expm1(-tilt * (1 - value)) / tilt
+    return torch.log(below) - torch.log(above) - tilt
+
+
+def _continuous_bernoulli_value(fn: Any, score: Tensor) -> Tensor:
+    tilt = _tilt(fn)
+    from_zero = torch.log1p(torch.sigmoid(score) * torch.expm1(tilt)) / tilt
+    from_one = -torch.log1p(torch.sigmoid(-score) * torch.expm1(-tilt)) / tilt
+    return torch.where(score < 0, from_zero, 1 - from_one)
+
+
 _FAMILIES: dict[type, InverseCDF] = {
     torch.distributions.Exponential: _by_hazard(
         "rate", hazard=lambda fn, v: fn.rate * v, value=lambda fn, h: h / fn.rate
@@ -152,6 +189,12 @@ _FAMILIES: dict[type, InverseCDF] = {
         "scale",
         score=lambda fn, v: _half_normal_score(v / (fn.scale * math.sqrt(2.0))),
         value=lambda fn, s: fn.scale * math.sqrt(2.0) * _half_normal_root(s),
+    ),
+    dist.AsymmetricLaplace: InverseCDF(
+        "loc", score=_asymmetric_laplace_score, value=_asymmetric_laplace_value
+    ),
+    torch.distributions.ContinuousBernoulli: InverseCDF(
+        "_param", score=_continuous_bernoulli_score, value=_continuous_bernoulli_value
     ),
     torch.distributions.HalfCauchy: InverseCDF(
         "scale",

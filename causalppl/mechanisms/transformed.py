@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import pyro.distributions.transforms as transforms
 import torch
 from torch import Tensor
 
@@ -56,9 +58,35 @@ class Transformed:
         return self.inner.abduct(fn.base_dist, value, base)
 
 
+def _named(*names: str) -> tuple[type, ...]:
+    found = (getattr(transforms, prefix + name, None) for name in names for prefix in _PREFIXES)
+    return tuple(kind for kind in found if isinstance(kind, type))
+
+
+_PREFIXES = ("", "Conditioned")
+
+#: Flows whose inverse Pyro only looks up in a cache of what it has just computed.
+_ONE_WAY = _named(
+    "Planar", "Radial", "Sylvester", "Polynomial", "NeuralAutoregressive", "BlockAutoregressive"
+)
+
+
+def _parts(given: Iterable[Any]) -> Iterator[Any]:
+    for transform in given:
+        if isinstance(transform, torch.distributions.ComposeTransform):
+            yield from _parts(transform.parts)
+        else:
+            yield getattr(transform, "base_transform", transform)
+
+
 @register_wrapper(torch.distributions.TransformedDistribution)
 def _transformed(fn: Any, name: str | None) -> Mechanism:
-    for transform in fn.transforms:
+    for transform in _parts(fn.transforms):
+        if isinstance(transform, _ONE_WAY):
+            raise NoMechanismError(
+                f"{type(fn).__name__} applies {type(transform).__name__}, which Pyro can compute in one direction only, so "
+                "values cannot be abducted; use a spline, affine autoregressive or affine coupling transform"
+            )
         if not transform.bijective:
             raise NoMechanismError(
                 f"{type(fn).__name__} applies {type(transform).__name__}, which is not bijective, so the noise is no "

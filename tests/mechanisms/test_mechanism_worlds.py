@@ -32,6 +32,17 @@ QUANTILES: dict[str, Callable[..., Any]] = {
     "GeneralizedPareto-inverse_cdf": lambda loc, scale, concentration: st.genpareto(
         concentration, loc, scale
     ),
+    "Gamma-inverse_cdf": lambda concentration, rate: st.gamma(concentration, scale=1 / rate),
+    "Chi2-inverse_cdf": lambda df: st.chi2(df),
+    "Beta-inverse_cdf": lambda concentration1, concentration0: st.beta(
+        concentration1, concentration0
+    ),
+    "InverseGamma": lambda concentration, rate: st.invgamma(concentration, scale=rate),
+    "AffineBeta": lambda concentration1, concentration0, loc, scale: st.beta(
+        concentration1, concentration0, loc, scale
+    ),
+    "StudentT-inverse_cdf": lambda df, loc, scale: st.t(df, loc, scale),
+    "FisherSnedecor-inverse_cdf": lambda df1, df2: st.f(df1, df2),
 }
 _PROBABILITIES = np.array([1e-6, 1e-4, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99])
 
@@ -73,7 +84,7 @@ def worlds(here: Any, there: Any, name: str | None, value: int, draws: int = 40_
 def near(found: np.ndarray, expected: np.ndarray, draws: int = 40_000) -> None:
     size = max(len(found), len(expected))
     found, expected = (np.pad(x, (0, size - len(x))) for x in (found, expected))
-    error = 5 * np.sqrt(expected * (1 - expected) / draws)
+    error = 5 * np.sqrt(expected.clip(0, 1) * (1 - expected.clip(0, 1)) / draws)
     assert (np.abs(found - expected) <= error + 1e-12).all(), (found, expected)
 
 
@@ -112,7 +123,7 @@ def test_location_scale_couplings_differ_on_rung_three_only() -> None:
         before = here.sample()
         noise = mechanism.abduct(here, before, mechanism.base(here).sample())
         after = mechanism.forward(there, noise)
-        error = 5 * np.sqrt(expected * (1 - expected) / draws)
+        error = 5 * np.sqrt(expected.clip(0, 1) * (1 - expected.clip(0, 1)) / draws)
         assert abs(float((after > before).double().mean()) - expected) <= error
         assert st.kstest(after.numpy(), st.norm(1, 1).cdf).pvalue > 1e-6
         torch.testing.assert_close(mechanism.forward(here, noise), before)
@@ -156,3 +167,30 @@ def test_values_come_back_exactly_at_extreme_odds(dtype: torch.dtype) -> None:
     assert torch.equal(
         mechanism.forward(fn, mechanism.abduct(fn, value, mechanism.base(fn).sample())), value
     )
+
+
+COUNTS: dict[str, Callable[..., Any]] = {
+    "Poisson-inverse_cdf": lambda rate: st.poisson(rate),
+    "Binomial[2000]-inverse_cdf": lambda total_count, logits: st.binom(
+        total_count, 1 / (1 + np.exp(-logits))
+    ),
+    "NegativeBinomial-inverse_cdf": lambda total_count, probs: st.nbinom(total_count, 1 - probs),
+    "GammaPoisson-inverse_cdf": lambda concentration, rate: st.nbinom(
+        concentration, rate / (1 + rate)
+    ),
+    "Geometric-inverse_cdf": lambda probs: st.geom(probs, loc=-1),
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_counts_read_one_uniform(name: str) -> None:
+    case = CASES[name]
+    here, there = (COUNTS[name](**p) for p in (case.parameters, case.others))
+    ours = case.distribution(torch.float64), case.distribution(torch.float64, other=True)
+    for value in sorted({int(here.ppf(p)) for p in (1e-6, 0.3, 0.8, 1 - 1e-6)}):
+        found = worlds(*ours, None, value, draws=2000)
+        counts = np.arange(int(there.ppf(1 - 1e-14)) + 2)
+        edges = np.clip(
+            np.concatenate([[0], there.cdf(counts)]), here.cdf(value - 1), here.cdf(value)
+        )
+        near(found, np.diff(edges) / here.pmf(value), draws=2000)
