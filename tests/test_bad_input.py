@@ -261,7 +261,7 @@ def test_a_fraction_for_an_integer_site() -> None:
     raises(errors.InterventionError, "'kind'", "1.5", run=ask({"kind": 1.5}, GOOD))
 
 
-@pytest.mark.parametrize("value", ["one", None, object(), {"a": 1}], ids=str)
+@pytest.mark.parametrize("value", ["one", None, object(), {"a": 1}], ids=["text", "nothing", "object", "dict"])
 def test_what_is_no_intervention(value: Any) -> None:
     raises(errors.InterventionError, "'treatment'", run=ask({"treatment": value}, GOOD))
     raises(errors.InterventionError, "'treatment'", run=seeded_do({"treatment": value}))

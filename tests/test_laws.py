@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -600,3 +603,155 @@ def test_sites_of_equal_law_have_noises_of_their_own() -> None:
     rows = torch.cat([worlds.tensor(name, world="factual") for name in "abc"])
     correlation = torch.corrcoef(rows.double()) - torch.eye(6)
     assert float(correlation.abs().max()) < 5 / math.sqrt(2000)
+
+
+def test_a_new_site_does_not_move_the_noise_of_the_others() -> None:
+    def model(extra: bool) -> None:
+        if extra:
+            pyro.sample("extra", dist.Normal(0.0, 1.0))
+        x = pyro.sample("x", dist.Normal(0.0, 1.0))
+        pyro.sample("k", dist.Categorical(logits=torch.stack([x, -x], -1)))
+
+    posterior = cp.abduct(model, num_samples=30, seed=0)
+    with_it, without = (posterior(extra).predict() for extra in (True, False))
+    for site in "xk":
+        assert torch.equal(
+            with_it.tensor(site, world="factual"), without.tensor(site, world="factual")
+        )
+
+
+def test_a_seed_means_the_same_in_another_process() -> None:
+    """Python's own hash of a string differs between processes; noise keyed by it would too."""
+    code = (
+        "import pyro, pyro.distributions as dist, causalppl as cp\n"
+        "def model(): pyro.sample('k', dist.Categorical(logits=pyro.sample('x', dist.Normal(0., 1.).expand([3]).to_event(1))))\n"
+        "w = cp.abduct(model, num_samples=5, seed=7)().predict({'x': 0.})\n"
+        "print([w.tensor(s, world=v).tolist() for s in 'xk' for v in ('factual', 'counterfactual')])"
+    )
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert said[0] == said[1] and "[" in said[0]
+
+
+# --- Random binary models against enumeration of noise cells ------------------------------------
+
+
+@settings(checked, max_examples=20)
+@given(seed=st.integers(0, 10_000))
+def test_random_binary_models_against_noise_cells(seed: int) -> None:
+    """P(any node of another world | evidence on some nodes) for monotone Bernoulli mechanisms, by cutting each node's uniform
+    noise at its own probabilities: no sampling and no inference on the reference's side."""
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(2, 5))
+    parents = [[j for j in range(i) if rng.random() < 0.7] for i in range(count)]
+    sure = rng.random() < 0.3  # tables with zeros and ones
+    tables = [
+        rng.choice([0.0, 0.3, 1.0], 2 ** len(p))
+        if sure and p
+        else rng.uniform(0.1, 0.9, 2 ** len(p))
+        for p in parents
+    ]
+
+    def code(i: int, values: Any) -> Any:
+        return sum(values[j] * 2**k for k, j in enumerate(parents[i]))
+
+    def model() -> None:
+        values: list[torch.Tensor] = []
+        for i in range(count):
+            index = torch.as_tensor(code(i, values)).long()
+            probs = torch.tensor(tables[i], dtype=torch.float32)[index]
+            values.append(pyro.sample(f"v{i}", dist.Bernoulli(probs)))
+
+    def evaluate(noise: dict[str, float], do: dict[int, float]) -> list[float]:
+        values: list[float] = []
+        for i in range(count):
+            natural = float(noise[f"u{i}"] < np.float32(tables[i][int(code(i, values))]))
+            values.append(do.get(i, natural))
+        return values
+
+    laws = {
+        f"u{i}": reference.uniform_cells([float(np.float32(t)) for t in tables[i]])
+        for i in range(count)
+    }
+    facts = evaluate({f"u{i}": rng.random() for i in range(count)}, {})  # evidence that can happen
+    seen = {i: facts[i] for i in range(count) if rng.random() < 0.6}
+    target = int(rng.integers(count))
+    do = {target: float(rng.integers(2))}
+
+    n = 4000
+    worlds = cp.counterfactual(
+        model,
+        {f"v{i}": v for i, v in do.items()},
+        {f"v{i}": v for i, v in seen.items()},
+        num_samples=n,
+        seed=seed,
+    )()
+
+    def agrees(noise: dict[str, float]) -> bool:
+        values = evaluate(noise, {})
+        return all(values[i] == v for i, v in seen.items())
+
+    for i in range(count):
+        expected = reference.conditional(laws, lambda u, i=i: evaluate(u, do)[i], agrees)
+        got = float(worlds.tensor(f"v{i}", world="counterfactual").double().mean())
+        margin = 4.5 * math.sqrt(expected * (1 - expected) / n) + 1e-9
+        assert got == pytest.approx(expected, abs=margin), (i, parents, tables, seen, do)
+        both = reference.conditional(
+            laws, lambda u, i=i: evaluate(u, do)[i] * evaluate(u, {})[i], agrees
+        )
+        joint = worlds.tensor(f"v{i}", world="counterfactual") * worlds.tensor(
+            f"v{i}", world="factual"
+        )
+        margin = 4.5 * math.sqrt(both * (1 - both) / n) + 1e-9
+        assert float(joint.double().mean()) == pytest.approx(both, abs=margin)
+
+
+# --- Random linear Gaussian models with latents against matrix algebra --------------------------
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, pytest.param(3, marks=pytest.mark.slow)])
+def test_random_linear_models_with_latents_against_algebra(seed: int) -> None:
+    """v = B v + e: noise given evidence is normal, and the other world is a linear map of it."""
+    rng = np.random.default_rng(seed)
+    d, units = 5, 4
+    b = np.tril(rng.normal(size=(d, d)), -1).astype(np.float32).astype(float)
+    sd = rng.uniform(0.5, 1.5, d).astype(np.float32).astype(float)
+    seen = sorted(rng.choice(d, 3, replace=False).tolist())
+    target = int(rng.integers(d - 1))
+    forward = np.linalg.inv(np.eye(d) - b)
+    facts = (forward @ (sd[:, None] * rng.normal(size=(d, units)))).astype(np.float32)
+
+    def model() -> None:
+        values: list[torch.Tensor] = []
+        with pyro.plate("units", units):
+            for i in range(d):
+                loc = sum((float(b[i, j]) * values[j] for j in range(i)), torch.zeros(units))
+                values.append(pyro.sample(f"v{i}", dist.Normal(loc, float(sd[i]))))
+
+    # e given the seen rows of v = forward e
+    rows = forward[seen]
+    cov = np.diag(sd**2)
+    gain = cov @ rows.T @ np.linalg.inv(rows @ cov @ rows.T)
+    mean, left = gain @ facts[seen], cov - gain @ rows @ cov
+    cut = b.copy()
+    cut[target] = 0
+    there = np.linalg.inv(np.eye(d) - cut)
+    free = there @ np.diag(np.arange(d) != target)
+    expected = free @ mean + 1.5 * there[:, [target]]
+    spread = np.sqrt(np.maximum(np.diag(free @ left @ free.T), 0))
+
+    n = 3000
+    evidence = {f"v{i}": torch.tensor(facts[i]) for i in seen}
+    worlds = cp.counterfactual(model, {f"v{target}": 1.5}, evidence, num_samples=n, seed=seed)()
+    for i in range(d):
+        got = worlds.tensor(f"v{i}", world="counterfactual").double().numpy()
+        np.testing.assert_allclose(got.mean(0), expected[i], atol=0.13 * spread[i] + 1e-4)
+        np.testing.assert_allclose(got.std(0), spread[i], atol=0.13 * spread[i] + 1e-4)

@@ -290,6 +290,88 @@ def test_importance_weights_are_joint_where_units_are_coupled(spelling: str) -> 
     assert np.ndim(worlds.diagnostics.ess) == 0
 
 
+Y3 = torch.tensor([1.0, 0.5, -0.5])
+
+
+def by_brute_force(log_joint: Callable[[np.ndarray], np.ndarray], draws: int = 300_000) -> Any:
+    """Posterior mean and sd of three standard normals, by weighing all draws jointly."""
+    z = np.random.default_rng(0).normal(size=(draws, 3))
+    logs = log_joint(z)
+    weights = np.exp(logs - logs.max())
+    weights /= weights.sum()
+    mean = weights @ z
+    return mean, np.sqrt(weights @ (z - mean) ** 2)
+
+
+def likelihood(mean: np.ndarray) -> np.ndarray:
+    return -((Y3.numpy() - mean) ** 2).sum(1) / (2 * 0.8**2)
+
+
+COUPLINGS: dict[str, tuple[Callable[[torch.Tensor], Any], Callable[[np.ndarray], np.ndarray]]] = {
+    "greatest": (
+        lambda z: pyro.sample("y", N(z.max().expand(3), 0.8), obs=Y3),
+        lambda z: likelihood(np.repeat(z.max(1, keepdims=True), 3, 1)),
+    ),
+    "sorted": (
+        lambda z: pyro.sample("y", N(z.sort().values, 0.8), obs=Y3),
+        lambda z: likelihood(np.sort(z, 1)),
+    ),
+    "centred": (
+        lambda z: pyro.sample("y", N(z - z.mean(), 0.8), obs=Y3),
+        lambda z: likelihood(z - z.mean(1, keepdims=True)),
+    ),
+    "rarely": (
+        lambda z: pyro.sample("y", N(z + (z * (z.abs() > 2)).norm(), 0.8), obs=Y3),
+        lambda z: likelihood(z + np.linalg.norm(z * (np.abs(z) > 2), axis=1, keepdims=True)),
+    ),
+}
+RARE = pytest.mark.xfail(
+    reason="two draws do not show a coupling that one value in twenty has", strict=True
+)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=RARE) if n == "rarely" else n for n in COUPLINGS]
+)
+def test_couplings_that_hide(name: str) -> None:
+    """Units that a perturbation of one of them often leaves alone; only a joint weight is right."""
+    observe, log_joint = COUPLINGS[name]
+
+    def model() -> None:
+        with pyro.plate("units", 3):
+            observe(pyro.sample("z", N(0.0, 1.0)))
+
+    mean, sd = by_brute_force(log_joint)
+    z = factual(cp.abduct(model, num_samples=5000, seed=0)(), "z").double().numpy()
+    np.testing.assert_allclose((z.mean(0) - mean) / sd, 0, atol=0.1)
+    np.testing.assert_allclose(z.std(0) / sd, 1, atol=0.1)
+
+
+@pytest.mark.parametrize("kind", ["site", "factor", "another plate"])
+def test_evidence_outside_the_plate_that_looks_into_it(kind: str) -> None:
+    """Each unit has its own outcome, and one more observation is of their sum: it must weigh, and jointly."""
+
+    def model() -> None:
+        with pyro.plate("units", 3):
+            z = pyro.sample("z", N(0.0, 1.0))
+            pyro.sample("y", N(z, 0.8), obs=Y3)
+        total, seen = z.sum(), torch.tensor(2.0)
+        if kind == "site":
+            pyro.sample("total", N(total, 0.5), obs=seen)
+        elif kind == "factor":
+            pyro.factor("total", N(total, 0.5).log_prob(seen))
+        else:
+            with pyro.plate("others", 1):
+                pyro.sample("total", N(total.expand(1), 0.5), obs=seen.expand(1))
+
+    design = np.vstack([np.eye(3) / 0.8, np.ones((1, 3)) / 0.5])
+    seen = np.append(Y3.numpy() / 0.8, 2 / 0.5)
+    mean, cov = reference.normal_posterior(np.zeros(3), np.eye(3), design, 1.0, seen)
+    z = factual(cp.abduct(model, num_samples=5000, seed=0)(), "z").double().numpy()
+    np.testing.assert_allclose(z.mean(0), mean, atol=0.06)
+    np.testing.assert_allclose(np.cov(z.T), cov, atol=0.05)
+
+
 def test_a_parameter_above_the_units_is_not_weighed_per_unit() -> None:
     """theta ~ N(0, 1), z_i ~ N(theta, 1), y_i ~ N(z_i, 1): a draw of theta belongs to all units of its draw."""
     y = torch.tensor([2.0, 1.0, 3.0])
