@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, Union
+from typing import Literal, TypeAlias
 
 __all__ = [
     "Arithmetic",
@@ -85,7 +85,7 @@ class Expectation:
 
 Term: TypeAlias = Probability | Expectation
 #: Inside a term: outcomes, numbers and their arithmetic. A whole query: terms, numbers and their arithmetic.
-Expression: TypeAlias = Union[Outcome, Number, Arithmetic, Probability, Expectation]
+Expression: TypeAlias = Outcome | Number | Arithmetic | Probability | Expectation
 
 
 def parts(expression: Expression) -> Iterator[Expression]:
