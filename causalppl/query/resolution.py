@@ -7,7 +7,7 @@ it needs two of them at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from ..errors import EvidenceError, QueryError, UnknownSiteError, closest_name, site_list
@@ -121,8 +121,7 @@ def _resolve(term: Term, arrows: Arrows) -> Resolved:
     text = to_text(term)
 
     def variable(outcome: Outcome) -> Expression:
-        own = outcome.settings or term.do
-        return _reduce(Outcome(outcome.site, own), arrows)
+        return _reduce(_inhabit(outcome, term.do), arrows)
 
     for comparison in term.given:
         for outcome in outcomes(comparison):
@@ -145,6 +144,15 @@ def _resolve(term: Term, arrows: Arrows) -> Resolved:
         return Resolved(resolved, text, 3, None)
     mentioned = bool(term.do) or any(o.settings for o in outcomes(term))
     return Resolved(resolved, text, 2 if mentioned else 1, world)
+
+
+def _inhabit(outcome: Outcome, do: tuple[Setting, ...]) -> Outcome:
+    """A plain name, also inside a setting, belongs to the world of the term's ``do``."""
+    inner = (
+        Setting(s.site, _inhabit(s.value, do)) if isinstance(s.value, Outcome) else s
+        for s in outcome.settings
+    )
+    return Outcome(outcome.site, tuple(inner) if outcome.settings else do)
 
 
 def _one_world(found: Iterable[Outcome], arrows: Arrows) -> tuple[Setting, ...] | None:
@@ -206,17 +214,16 @@ def _reaching(site: str, cut: Iterable[str], arrows: Arrows) -> set[str]:
     return found
 
 
-def _replace(expression: Expression, variable: object) -> Expression:
+def _replace(expression: Expression, variable: Callable[[Outcome], Expression]) -> Expression:
     if isinstance(expression, Outcome):
-        found: Expression = variable(expression)  # type: ignore[operator]
-        return found
+        return variable(expression)
     if isinstance(expression, Arithmetic):
         left, right = _replace(expression.left, variable), _replace(expression.right, variable)
         return Arithmetic(expression.operator, left, right)
     return expression
 
 
-def _substitute(comparison: Comparison, variable: object) -> Comparison:
+def _substitute(comparison: Comparison, variable: Callable[[Outcome], Expression]) -> Comparison:
     left, right = _replace(comparison.left, variable), _replace(comparison.right, variable)
     return Comparison(left, comparison.operator, right)
 
