@@ -167,7 +167,9 @@ class _Gumbels:
             for seen, j in self.shown[1:]:
                 fits &= (clocks / np.array(seen.probabilities)).argmin(1) == j
             wins = (clocks[fits] / np.array(law.probabilities)).argmin(1)
-        if not len(wins):  # so rare that no draw showed it: the last world's value is the best guess
+        if not len(
+            wins
+        ):  # so rare that no draw showed it: the last world's value is the best guess
             row = np.zeros(len(p))
             row[self.shown[-1][1]] = 1.0
             return row

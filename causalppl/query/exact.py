@@ -192,9 +192,7 @@ def _condition(
     slots = frozenset((o.site, numbers[o.settings]) for o in outcomes(comparison))
 
     def check(values: Mapping[Slot, float]) -> bool:
-        return bool(
-            holds(comparison, lambda o: values[o.site, numbers[o.settings]], _cast(model))
-        )
+        return bool(holds(comparison, lambda o: values[o.site, numbers[o.settings]], _cast(model)))
 
     return Condition(slots, check)
 

@@ -220,7 +220,11 @@ def _walk(
     runs: dict[object, object] = {}
 
     def world(
-        k: int, values: dict[Slot, float], known: dict[str, Known], laws: dict[str, tuple], mass: float
+        k: int,
+        values: dict[Slot, float],
+        known: dict[str, Known],
+        laws: dict[str, tuple],
+        mass: float,
     ) -> Iterator[tuple[dict[Slot, float], float]]:
         if k == len(worlds):
             for site, seen in laws.items():

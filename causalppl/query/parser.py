@@ -104,7 +104,9 @@ def _unreadable(text: str, error: lark.UnexpectedInput) -> QueryError:
     expected = " or ".join(words)
     advice = ""
     if re.search(r"\bdo\s*$", text[:at]):
-        advice = " do(...) stands after the bar only, as in E[y | do(x=1)]; before it, write y[x=1]."
+        advice = (
+            " do(...) stands after the bar only, as in E[y | do(x=1)]; before it, write y[x=1]."
+        )
     elif "==" in text[max(at - 1, 0) : at + 2]:
         advice = " Equality is a single =."
     elif text[at : at + 1] in ("]", ",", ")") and "a comparison (= != < <= > >=)" in words:
@@ -228,4 +230,3 @@ def _name(site: str) -> str:
         return site
     escaped = re.sub(r"([\\'])", r"\\\1", site)
     return f"'{escaped}'"
-

@@ -186,9 +186,7 @@ def _reduce(outcome: Outcome, arrows: Arrows) -> Expression:
             if _reduce(Outcome(site, others), arrows) == value:
                 del settings[site]
     reached = _reaching(outcome.site, settings, arrows)
-    return Outcome(
-        outcome.site, _as_settings({n: v for n, v in settings.items() if n in reached})
-    )
+    return Outcome(outcome.site, _as_settings({n: v for n, v in settings.items() if n in reached}))
 
 
 def _as_settings(values: Mapping[str, Expression]) -> tuple[Setting, ...]:
