@@ -21,7 +21,8 @@ class QueryDiagnostics:
     Attributes:
         method: the engine or inference method.
         why: why it was chosen.
-        mechanisms: sites whose mechanism the answer depends on (their parents differ between the worlds asked about), with the mechanism's name.
+        mechanisms: sites whose mechanism the answer depends on, because their parents differ between the worlds asked
+            about, with the mechanism's name.
         notes: what else a reader should know.
     """
 

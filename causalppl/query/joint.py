@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from ..errors import QueryError
 from .couplings import Conditional, Fresh, Known
-from .finite import FiniteModel
+from .finite import FiniteModel, Run
 
 __all__ = ["Condition", "FromWorld", "JointLaw", "Slot", "World", "joint_law"]
 
@@ -217,13 +217,13 @@ def _walk(
     model: FiniteModel, worlds: Sequence[World], fresh: Fresh, law: JointLaw
 ) -> Iterator[tuple[dict[Slot, float], float]]:
     """Every joint assignment of all worlds with positive probability."""
-    runs: dict[object, object] = {}
+    runs: dict[object, Run] = {}
 
     def world(
         k: int,
         values: dict[Slot, float],
         known: dict[str, Known],
-        laws: dict[str, tuple],
+        laws: dict[str, tuple[Conditional, ...]],
         mass: float,
     ) -> Iterator[tuple[dict[Slot, float], float]]:
         if k == len(worlds):
@@ -248,7 +248,7 @@ def _walk(
         drawn: dict[str, float],
         values: dict[Slot, float],
         known: dict[str, Known],
-        laws: dict[str, tuple],
+        laws: dict[str, tuple[Conditional, ...]],
         mass: float,
     ) -> Iterator[tuple[dict[Slot, float], float]]:
         given = {**drawn, **fixed}

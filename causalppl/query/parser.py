@@ -208,10 +208,9 @@ def to_text(expression: Expression | Comparison | Setting) -> str:
             for side in (expression.left, expression.right)
         )
         return f"{left} {expression.operator} {right}"
-    given = [to_text(c) for c in expression.given]
-    if expression.do:
-        given.insert(0, _list(expression.do, "do(", ")"))
-    bar = f" | {', '.join(given)}" if given else ""
+    after = [_list(expression.do, "do(", ")")] if expression.do else []
+    after += [to_text(c) for c in expression.given]
+    bar = f" | {', '.join(after)}" if after else ""
     if isinstance(expression, Probability):
         return f"P({', '.join(map(to_text, expression.event))}{bar})"
     return f"E[{to_text(expression.expression)}{bar}]"
