@@ -8,10 +8,10 @@ from . import errors
 from .counterfactual import Posterior, abduct, counterfactual
 from .errors import CausalPPLError
 from .inference import NUTS, Enumeration, Exact, ImportanceSampling, PosteriorSamples
-from .interventions import do, policy, shift, where
+from .interventions import do, from_world, policy, set_mechanism, shift, where
 from .mechanisms import Mechanism, mechanism_for, register_mechanism
 from .results import Diagnostics, Worlds
-from .structural import settings
+from .structural import Interval, settings
 
 __version__ = "0.1.0"
 
@@ -22,6 +22,7 @@ __all__ = [
     "Enumeration",
     "Exact",
     "ImportanceSampling",
+    "Interval",
     "Mechanism",
     "Posterior",
     "PosteriorSamples",
@@ -30,10 +31,12 @@ __all__ = [
     "counterfactual",
     "do",
     "errors",
+    "from_world",
     "mechanism_for",
     "plots",
     "policy",
     "register_mechanism",
+    "set_mechanism",
     "settings",
     "shift",
     "where",

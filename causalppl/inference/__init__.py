@@ -7,6 +7,7 @@ from .importance import ImportanceSampling
 from .local import local_draws
 from .nuts import NUTS
 from .posterior_draws import Method, PosteriorDraws
+from .world_evidence import WorldEvidence
 
 __all__ = [
     "NUTS",
@@ -16,6 +17,7 @@ __all__ = [
     "Method",
     "PosteriorDraws",
     "PosteriorSamples",
+    "WorldEvidence",
     "choose_and_sample",
     "local_draws",
 ]
