@@ -12,6 +12,7 @@ from .interventions import do, from_world, policy, set_mechanism, shift, where
 from .mechanisms import Mechanism, mechanism_for, register_mechanism
 from .results import Diagnostics, Worlds
 from .structural import Interval, settings
+from .worlds import multi_world, twin_world
 
 __version__ = "0.1.0"
 
@@ -33,12 +34,14 @@ __all__ = [
     "errors",
     "from_world",
     "mechanism_for",
+    "multi_world",
     "plots",
     "policy",
     "register_mechanism",
     "set_mechanism",
     "settings",
     "shift",
+    "twin_world",
     "where",
 ]
 

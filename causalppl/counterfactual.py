@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from os import PathLike
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .errors import MethodError, site_list
-from .inference import Method, PosteriorDraws, WorldEvidence, choose_and_sample, local_draws
+from .inference import (
+    Method,
+    PosteriorDraws,
+    WorldEvidence,
+    choose_and_sample,
+    local_draws,
+    read_posterior,
+    write_posterior,
+)
 from .interventions import unknown_site
 from .progress import Progress, progress_from
 from .results import Diagnostics, SiteLabels, Worlds
@@ -42,6 +51,7 @@ class Posterior:
         self.num_samples = draws.num_samples
         self.latents = {n: v for n, v in draws.latents.items() if n != ROW}
         self._evaluation = evaluation or Evaluation(form, self.num_samples, draws.latents)
+        self._given = evaluation
 
     def __repr__(self) -> str:
         return f"Posterior({self.num_samples} draws of {site_list(self._form.sites)} by {self._draws.method}: {self._draws.why})"
@@ -164,6 +174,29 @@ class Posterior:
             rhat=self._draws.rhat,
         )
         return Posterior(form, draws, self._requested)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write draws, evidence, parameters, seed, and the program's arguments where these are tensors, numbers or text.
+
+        The file holds no code: :meth:`load` needs the program again. Answers after loading are those from before.
+        """
+        write_posterior(path, self._form, self._draws, self._requested, self._given)
+
+    @classmethod
+    def load(
+        cls, path: str | PathLike[str], model: Program, *args: Any, **kwargs: Any
+    ) -> Posterior:
+        """Read what :meth:`save` wrote.
+
+        Args:
+            path: the file.
+            model: the program; its networks get the parameters in the file while they are used for this posterior.
+            args: the program's arguments; those in the file by default.
+
+        Raises:
+            ProgramError: the file is of another program, or holds something else.
+        """
+        return cls(*read_posterior(path, model, args, kwargs))
 
     def _labels(self, name: str, value: Tensor) -> SiteLabels:
         site = self._form.sites.get(name)

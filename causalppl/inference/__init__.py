@@ -7,6 +7,7 @@ from .importance import ImportanceSampling
 from .local import local_draws
 from .nuts import NUTS
 from .posterior_draws import Method, PosteriorDraws
+from .posterior_file import read_posterior, write_posterior
 from .world_evidence import WorldEvidence
 
 __all__ = [
@@ -20,4 +21,6 @@ __all__ = [
     "WorldEvidence",
     "choose_and_sample",
     "local_draws",
+    "read_posterior",
+    "write_posterior",
 ]

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import EvidenceError, SupportError
 from ..interventions import cast_to, check_support, fit_shape
 
-__all__ = ["Interval", "Known", "fit_evidence", "hidden_entries", "read_evidence"]
+__all__ = ["Interval", "Known", "as_tensor", "fit_evidence", "hidden_entries", "read_evidence"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ class Interval:
     high: Any
 
     def __post_init__(self) -> None:
-        low, high = _tensor("Interval", self.low), _tensor("Interval", self.high)
+        low, high = as_tensor("Interval", self.low), as_tensor("Interval", self.high)
         try:
             wrong = bool((low > high).any())
         except RuntimeError:
@@ -90,7 +90,7 @@ def read_evidence(evidence: Any) -> dict[str, Any]:
     return found
 
 
-def _tensor(name: str, given: Any) -> Tensor:
+def as_tensor(name: str, given: Any) -> Tensor:
     """A tensor of its own memory; missing entries of columns and object arrays are NaN."""
     if isinstance(given, Tensor):
         return given.detach().clone()
@@ -138,7 +138,7 @@ def fit_evidence(name: str, given: Any, fn: Any, like: Tensor, free: bool) -> Kn
         low = torch.where(torch.isnan(low), -torch.inf, low)
         high = torch.where(torch.isnan(high), torch.inf, high)
         return Known(like, None, (low, high))
-    value = _tensor(name, given).to(like.device)
+    value = as_tensor(name, given).to(like.device)
     missing = (
         torch.isnan(value)
         if value.is_floating_point()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -100,14 +100,16 @@ class StructuralForm:
         evidence: Any,
         seed: int,
         params: Mapping[str, Tensor] | None = None,
+        indices: Mapping[str, Tensor] | None = None,
+        modules: Sequence[Tensor] | None = None,
     ) -> None:
         if not callable(model):
             raise ProgramError(f"{model!r} is no Pyro program; give a callable")
         self.model, self.args, self.kwargs, self.seed = model, args, kwargs, seed
         self.params: dict[str, Tensor] = dict(params or {})
-        self.indices: dict[str, Tensor] = {}
+        self.indices: dict[str, Tensor] = dict(indices or {})
         self.halves: dict[str, str] = {}
-        self.modules = ModuleState(model, args, kwargs)
+        self.modules = ModuleState(model, args, kwargs, copies=modules)
         self.evidence = read_evidence(evidence)
         self.conditioned: dict[str, Tensor] = {}
         self.sites: dict[str, Site] = {}

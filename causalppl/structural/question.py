@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,7 +31,7 @@ from ..interventions import (
 )
 from .form import StructuralForm
 
-__all__ = ["FACTUAL", "Group", "Question", "named_worlds"]
+__all__ = ["FACTUAL", "Group", "Question", "evaluation_order", "named_worlds"]
 
 FACTUAL = "factual"
 
@@ -77,7 +77,7 @@ def source(intervention: Intervention) -> str | None:
     return inner.world if isinstance(inner, FromWorld) else None
 
 
-@dataclass
+@dataclass(eq=False)
 class Group:
     """Worlds evaluated together: hard interventions stacked, or one world of any kind.
 
@@ -116,7 +116,7 @@ class Question:
         named: Mapping[str, Interventions],
         elsewhere: Callable[[str], bool] = lambda name: False,
     ) -> None:
-        self.form, self._elsewhere = form, elsewhere
+        self.form, self.named, self._elsewhere = form, named, elsewhere
         self.worlds = {world: self._prepare(given) for world, given in named.items()}
         self.groups = self._ordered(self._grouped())
 
@@ -192,51 +192,55 @@ class Question:
         return group
 
     def _ordered(self, groups: list[Group]) -> list[Group]:
-        """Worlds that take values from others after these.
-
-        Raises:
-            UnknownWorldError: a value from a world that the question does not have.
-            InterventionError: worlds that take values from each other in a circle.
-        """
-        sources = {
-            w: {s: n for n, i in given.items() if (s := source(i)) is not None}
-            for w, given in self.worlds.items()
-        }
-        known: Collection[str] = (FACTUAL, *self.worlds)
-        for world, needs in sources.items():
-            for other, site in needs.items():
-                if other not in known:
-                    near = closest_name(other, known)
-                    raise UnknownWorldError(
-                        f"from_world: world {world!r} takes {site!r} from {other!r}, which is not asked for"
-                        + (f"; did you mean {near!r}?" if near else "")
-                        + f" The worlds are {site_list(known)}; add it to worlds="
-                    )
-        path: list[str] = []
-        done = {FACTUAL}
-        ordered: list[Group] = []
+        """Worlds that take values from others after these."""
         by_world = {w: g for g in groups for w in g.worlds}
-
-        def visit(world: str) -> None:
-            if world in done:
-                return
-            if world in path:
-                circle = " -> ".join([*path[path.index(world) :], world])
-                raise InterventionError(
-                    f"from_world: the worlds take values from each other in a circle, {circle}; nested counterfactuals have an "
-                    "innermost world"
-                )
-            path.append(world)
-            for other in sources[world]:
-                visit(other)
-            path.pop()
-            group = by_world[world]
-            done.update(group.worlds)
-            ordered.append(group)
-
-        for world in self.worlds:
-            visit(world)
+        ordered: list[Group] = []
+        for world in evaluation_order(self.named):
+            if by_world[world] not in ordered:
+                ordered.append(by_world[world])
         return ordered
+
+
+def evaluation_order(named: Mapping[str, Interventions]) -> list[str]:
+    """Worlds such that those which take values from others come after these.
+
+    Raises:
+        UnknownWorldError: a value from a world that the question does not have.
+        InterventionError: worlds that take values from each other in a circle.
+    """
+    known = (FACTUAL, *named)
+    sources: dict[str, list[str]] = {}
+    for world, given in named.items():
+        sources[world] = [s for i in given.values() if (s := source(i)) is not None]
+        for other in sources[world]:
+            if other not in known:
+                near = closest_name(other, known)
+                raise UnknownWorldError(
+                    f"from_world: world {world!r} takes a value from {other!r}, which is not asked for"
+                    + (f"; did you mean {near!r}?" if near else ".")
+                    + f" The worlds are {site_list(known)}; add it to worlds="
+                )
+    path: list[str] = []
+    done: dict[str, None] = {FACTUAL: None}
+
+    def visit(world: str) -> None:
+        if world in done:
+            return
+        if world in path:
+            circle = " -> ".join([*path[path.index(world) :], world])
+            raise InterventionError(
+                f"from_world: the worlds take values from each other in a circle, {circle}; nested counterfactuals have an "
+                "innermost world"
+            )
+        path.append(world)
+        for other in sources[world]:
+            visit(other)
+        path.pop()
+        done[world] = None
+
+    for world in named:
+        visit(world)
+    return [world for world in done if world != FACTUAL]
 
 
 def _gradient(intervention: Intervention) -> bool:
