@@ -97,7 +97,7 @@ class ModuleState:
         changed = [
             (slots, name, slots.get(name), copy)
             for slots, name, tensor, version, copy in self._kept
-            if tensor is None or slots.get(name) is not tensor or _changed(tensor, version)
+            if tensor is None or tensor._version != version or slots.get(name) is not tensor
         ]
         changed += [
             (slots, name, slots.get(name), copy.clone()) for slots, name, copy in self._written
@@ -114,7 +114,3 @@ class ModuleState:
         finally:
             for slots, name, now, _ in reversed(changed):
                 slots[name] = now
-
-
-def _changed(tensor: Tensor, version: int) -> bool:
-    return tensor._version != version
