@@ -6,19 +6,14 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
-import pyro
-
 from ..errors import (
     CouplingWarning,
     MethodError,
     QueryError,
-    UnknownSiteError,
-    closest_name,
-    site_list,
     warn_caller,
 )
 from ..inference import Method
-from ..interventions import program_arguments
+from ..interventions import program_arguments, set_mechanism
 from ..structural.dependencies import track
 from ..structural.form import StructuralForm
 from ..structural.noise import fresh_seed, isolated_rng, keyed_seed
@@ -173,9 +168,9 @@ def _warn(doubtful: Mapping[str, tuple[str, Sequence[str]]]) -> None:
         site = next(n for n, (_, others) in doubtful.items() if others)
         used, others = doubtful[site]
         warn_caller(
-            f"query: the answer depends on how worlds are coupled at site {' and '.join(named)}, which no data can tell. Compare the "
-            f"couplings with cp.mechanism_sensitivity(..., mechanisms={{{site!r}: {[used, *others]!r}}}), bound the answer with cp.bounds, or "
-            f"choose one with infer={{'mechanism': {used!r}}} at the site",
+            f"query: the answer depends on how worlds are coupled at site {' and '.join(named)}, which no data can tell. "
+            f"Compare the couplings with cp.mechanism_sensitivity(..., mechanisms={{{site!r}: {[used, *others]!r}}}), "
+            f"bound the answer with cp.bounds, or choose one with cp.set_mechanism(model, {{{site!r}: {used!r}}})",
             CouplingWarning,
         )
 
@@ -230,31 +225,8 @@ def mechanism_sensitivity(
         found: dict[Choice, Estimate] = {}
         for names in itertools.product(*table.values()):
             choice = dict(zip(table, names, strict=True))
-            seen: set[str] = set()
-            chosen = pyro.poutine.infer_config(model, config_fn=_configure(choice, seen))
-            estimate = query(text, chosen, **shared)(*args, **kwargs)
-            for site in choice:
-                if site not in seen:
-                    raise _no_site(site, seen)
-            found[tuple(choice.items())] = estimate
+            chosen = set_mechanism(model, choice)
+            found[tuple(choice.items())] = query(text, chosen, **shared)(*args, **kwargs)
         return found
 
     return run
-
-
-def _configure(choice: Mapping[str, str], seen: set[str]) -> Callable[[Any], dict[str, Any]]:
-    def config(msg: Any) -> dict[str, Any]:
-        if msg["type"] != "sample":
-            return {}
-        seen.add(msg["name"])
-        return {"mechanism": choice[msg["name"]]} if msg["name"] in choice else {}
-
-    return config
-
-
-def _no_site(name: str, seen: Iterable[str]) -> UnknownSiteError:
-    near = closest_name(name, seen)
-    return UnknownSiteError(
-        f"mechanism_sensitivity: the program has no site {name!r}; its sites are {site_list(sorted(seen))}"
-        + (f"; did you mean {near!r}?" if near else "")
-    )

@@ -18,8 +18,9 @@ from ..counterfactual import Posterior, abduct
 from ..errors import NoMechanismError
 from ..inference import Method, PosteriorDraws
 from ..inference.posterior_draws import stacked
-from ..structural.form import StructuralForm, site_kind
+from ..structural.form import StructuralForm
 from ..structural.noise import draw, keyed_seed
+from ..structural.sites import site_kind
 from ..typing import Message, Noise, Program
 from .scope import Scope
 
@@ -141,6 +142,8 @@ def new_units(
         return fresh.simulate(own, row, given)
 
     with torch.no_grad():
-        latents = stacked(fresh.executor.map(simulate, rows, torch.arange(rows), noise, fixed))
+        latents = stacked(
+            fresh.executor.map(simulate, rows, torch.arange(rows), noise, fixed, kind="new units")
+        )
     draws = PosteriorDraws(latents, rows, "simulation", "new units given the parameters")
     return Posterior(fresh, draws), each

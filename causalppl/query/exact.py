@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,11 +84,13 @@ def exact_answer(
 
 def _data(model: FiniteModel) -> tuple[Comparison, ...]:
     """What is known of the factual world."""
-    known = dict(model.observed)
-    for name, value in model.form.conditioned.items():
-        if getattr(value, "dim", lambda: 1)() != 0:
-            raise NotFinite(f"the evidence on {name!r} is not one value")
-        known[name] = float(value)
+    for site in model.form.sites.values():
+        if site.interval is not None:
+            raise NotFinite(f"the evidence on {site.name!r} is a range")
+    known = {
+        **model.observed,
+        **{name: float(value) for name, value in model.form.conditioned.items()},
+    }
     return tuple(Comparison(Outcome(n), "=", Number(v)) for n, v in known.items())
 
 
@@ -182,7 +184,7 @@ def _world(
     return numbers[settings]
 
 
-def _cast(model: FiniteModel):  # type: ignore[no-untyped-def]
+def _cast(model: FiniteModel) -> Callable[[str, float], float]:
     return lambda site, number: model.cast(site, number, "compare")
 
 
@@ -214,8 +216,8 @@ def _average(
 
 def _quantile(pairs: Iterable[tuple[float, float]], mass: float) -> float:
     reached, value = 0.0, math.nan
-    for value, weight in pairs:
-        reached += weight
+    for found, weight in pairs:
+        reached, value = reached + weight, found
         if reached >= mass:
             break
     return value

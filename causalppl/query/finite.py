@@ -24,9 +24,9 @@ from ..interventions import cast_to, check_support
 from ..mechanisms import exact_log_prob, mechanism_names
 from ..mechanisms.counts import MonotoneCount
 from ..mechanisms.discrete import GumbelMax, MonotoneBernoulli, OrderedCategorical
-from ..structural.dependencies import track
-from ..structural.form import StructuralForm, site_kind, site_mechanism
-from ..structural.noise import isolated_rng, keyed_seed
+from ..structural.form import StructuralForm
+from ..structural.noise import isolated_rng
+from ..structural.sites import site_kind, site_mechanism
 from ..typing import Message
 from .couplings import Conditional
 
@@ -102,8 +102,7 @@ class FiniteModel:
             for n, s in form.sites.items()
             if s.observed and s.kind == "sample" and n not in form.conditioned
         }
-        with isolated_rng(keyed_seed(form.seed, "dependencies")):
-            found = track(form.model, form.args, form.kwargs)
+        found = form.dependencies
         self.branching = False
         self.parents: dict[str, tuple[str, ...]] = {
             n: tuple(p for p in self.nodes if p in found.parents[n]) for n in self.nodes

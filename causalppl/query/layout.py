@@ -61,8 +61,8 @@ class Layout:
             shape = self._event(outcome.site)
             if len(shape):
                 raise QueryError(
-                    f"query: {to_text(comparison)!r} compares {outcome.site!r}, whose values have shape {tuple(shape)}; add a deterministic "
-                    "site for the number in question"
+                    f"query: {to_text(comparison)!r} compares {outcome.site!r}, whose values have shape {tuple(shape)}; add a "
+                    "deterministic site for the number in question"
                 )
 
     def event_of(self, parts: Iterable[Expression | Comparison]) -> int:

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from .. import interventions
 from ..counterfactual import Posterior
-from ..errors import ImpossibleEvidenceError, InferenceError, MethodError, QueryError
+from ..errors import ImpossibleEvidenceError, InferenceError, QueryError
 from ..inference import Method
 from ..mechanisms import mechanism_names
-from ..structural.form import Site, StructuralForm, site_kind
+from ..structural.form import StructuralForm
+from ..structural.sites import Site, site_kind
 from ..typing import Message
 from .arithmetic import compute, holds
 from .draws import Unobserved, chunks, new_units, posterior_of
@@ -55,7 +56,7 @@ def sampled_answer(
         coupled |= sampler.coupled(resolved)
     names = {n: getattr(s.mechanism, "name", "?") for n, s in coupled.items()}
     chosen = _chosen(form)
-    doubtful = {
+    doubtful: dict[str, tuple[str, Sequence[str]]] = {
         n: (names[n], [m for m in mechanism_names(type(_base(s.fn))) if m != names[n]])
         for n, s in coupled.items()
         if n not in chosen and _categories(s.fn) > 2
@@ -135,7 +136,8 @@ class _Sampler:
                     )
             elif found is not None and self._continuous(found[0].site):
                 raise QueryError(
-                    f"query: the condition {to_text(comparison)!r} on a continuous site of another world has probability zero; ask for a range"
+                    f"query: the condition {to_text(comparison)!r} on a continuous site of another world has probability "
+                    "zero; ask for a range"
                 )
             else:
                 rest.append(comparison)
@@ -161,8 +163,8 @@ class _Sampler:
     ) -> Sums:
         if not bool((weight > 0).any()):
             raise InferenceError(
-                f"query: the condition of {resolved.text!r} selects none of {posterior.num_samples} draws; raise num_samples, or give what is "
-                "known as evidence="
+                f"query: the condition of {resolved.text!r} selects none of {posterior.num_samples} draws; raise num_samples, "
+                "or give what is known as evidence="
             )
         draws = posterior._draws
         ess = draws.ess
@@ -228,9 +230,7 @@ class _Sampler:
 
     def _continuous(self, site: str) -> bool:
         names = {site} if self._sampled(site) else self._ancestors(site)
-        return any(
-            self._sampled(n) and not self.form.sites[n].fn.support.is_discrete for n in names
-        )
+        return any(self._sampled(n) and not self.form.sites[n].discrete for n in names)
 
     def _sampled(self, site: str) -> bool:
         return site in self.form.sites and self.form.sites[site].kind == "sample"
@@ -317,13 +317,8 @@ def _declare(
         made: dict[str, Any] = {}
         for setting in settings:
             if isinstance(setting.value, Outcome):
-                from_world = getattr(interventions, "from_world", None)
-                if from_world is None:
-                    raise MethodError(
-                        f"query: the nested setting {to_text(setting)!r} needs cp.from_world, which this version lacks; finite programs "
-                        "are answered without it"
-                    )
-                made[setting.site] = from_world(_declare(setting.value.settings, names, worlds))
+                inner = _declare(setting.value.settings, names, worlds)
+                made[setting.site] = interventions.from_world(inner)
             else:
                 made[setting.site] = setting.value
         names[settings] = f"world {len(names)}"

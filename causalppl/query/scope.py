@@ -77,10 +77,13 @@ def read_scope(
         held = held or every
         if len(held) > 1:
             raise QueryError(
-                f"query: the sites asked about stand in the plates {site_list(held)}; say whose indices are the units, as in units={held[0]!r}"
+                f"query: the sites asked about stand in the plates {site_list(held)}; say whose indices are the units, "
+                f"as in units={held[0]!r}"
             )
         units = held[0] if held else None
-    has_data = any(s.observed or s.kind == "factor" for s in form.sites.values())
+    has_data = any(
+        s.observed or s.kind == "factor" or s.interval is not None for s in form.sites.values()
+    )
     latent = set(form.latent)
     if parameters is not None:
         named = tuple(parameters)

@@ -20,7 +20,9 @@ from causalppl.query.terms import (
 
 PLAIN = st.from_regex(r"[a-z_][a-z0-9_]{0,5}([./][a-z0-9]{1,3})?", fullmatch=True)
 NAMES = st.one_of(
-    PLAIN, st.sampled_from(["P", "E", "do", "E2", "layer.0.weight", "a/b", "größe"]), st.text(min_size=1, max_size=6)
+    PLAIN,
+    st.sampled_from(["P", "E", "do", "E2", "layer.0.weight", "a/b", "größe"]),
+    st.text(min_size=1, max_size=6),
 )
 VALUES = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -60,9 +62,7 @@ TERMS = st.one_of(
     st.builds(Probability, st.lists(COMPARISONS, min_size=1, max_size=3).map(tuple), GIVEN, DO),
     st.builds(Expectation, arithmetic(OUTCOMES), GIVEN, DO),
 )
-QUERIES = st.one_of(
-    TERMS, st.builds(Arithmetic, st.sampled_from("+-*/"), arithmetic(TERMS), TERMS)
-)
+QUERIES = st.one_of(TERMS, st.builds(Arithmetic, st.sampled_from("+-*/"), arithmetic(TERMS), TERMS))
 
 
 @settings(max_examples=300, deadline=None)
