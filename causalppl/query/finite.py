@@ -25,7 +25,6 @@ from ..mechanisms import exact_log_prob, mechanism_names
 from ..mechanisms.counts import MonotoneCount
 from ..mechanisms.discrete import GumbelMax, MonotoneBernoulli, OrderedCategorical
 from ..structural.form import StructuralForm
-from ..structural.noise import isolated_rng
 from ..structural.sites import site_kind, site_mechanism
 from ..typing import Message
 from .couplings import Conditional
@@ -145,7 +144,7 @@ class FiniteModel:
             return value
 
         try:
-            with isolated_rng(0):
+            with torch.random.fork_rng(devices=[]):
                 self.form.run(rule)
         except _Undecided:
             pass

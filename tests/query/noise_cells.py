@@ -64,7 +64,9 @@ def ternary_model(rng: Any) -> Model:
     return {**first, "m": m, "y": y}
 
 
-def program(model: Model, index: Callable[[torch.Tensor], Any] = torch.Tensor.long) -> Callable[[], None]:
+def program(
+    model: Model, index: Callable[[torch.Tensor], Any] = torch.Tensor.long
+) -> Callable[[], None]:
     """The Pyro program, in float64; ``index`` makes an index of a value."""
 
     def run() -> None:
@@ -117,7 +119,9 @@ class NoiseCells:
                 values[name] = noise[name][self._row[name][row]]
         return values
 
-    def answer(self, event: Callable[..., float], given: Callable[..., bool] = lambda w: True) -> float:
+    def answer(
+        self, event: Callable[..., float], given: Callable[..., bool] = lambda w: True
+    ) -> float:
         """E[event | given]; both are functions of ``w``, where ``w(x=1)`` is a world's values."""
         above = below = 0.0
         for noise, p in reference.enumerate_noise(self.laws):

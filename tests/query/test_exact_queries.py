@@ -53,9 +53,7 @@ def gumbel():
 
 def test_gumbel_max_table():
     expected = [[1, 0, 0], [3 / 13, 10 / 13, 0], [6 / 13, 9 / 65, 2 / 5]]
-    found = [
-        [ask(f"P(y[x=1] = {j} | x=0, y={i})", gumbel) for j in range(3)] for i in range(3)
-    ]
+    found = [[ask(f"P(y[x=1] = {j} | x=0, y={i})", gumbel) for j in range(3)] for i in range(3)]
     np.testing.assert_allclose(found, expected, atol=1e-12)
     np.testing.assert_allclose(np.array([0.2, 0.3, 0.5]) @ found, [0.5, 0.3, 0.2], atol=1e-12)
 
