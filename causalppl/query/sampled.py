@@ -263,6 +263,7 @@ class _Sampler:
         for part in chunks(posterior, len(worlds)):
             result = part.posterior.predict(worlds=worlds, sites=keep)
             layout = Layout(posterior._form, found)
+            dims = layout.event_of(event)
 
             def value(outcome: Outcome, result: Any = result, layout: Layout = layout) -> Tensor:
                 world = "factual" if base is not None else names[outcome.settings]
@@ -279,7 +280,7 @@ class _Sampler:
                     amount = amount * torch.as_tensor(holds(comparison, value)).double()
             else:
                 amount = torch.as_tensor(compute(term.expression, value)).double()
-            weight, amount = layout.summed(weight, amount, layout.event_of(event))
+            weight, amount = layout.summed(weight, amount, dims)
             weights.append(weight)
             totals.append(amount)
         return torch.cat(weights), torch.cat(totals)

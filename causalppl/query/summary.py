@@ -133,4 +133,5 @@ def _wilson(p: Tensor, error: Tensor, sums: Sums) -> tuple[Tensor, Tensor]:
         count = float(p * (1 - p) / error**2)
     centre = (p + Z**2 / (2 * count)) / (1 + Z**2 / count)
     half = Z / (1 + Z**2 / count) * torch.sqrt(p * (1 - p) / count + Z**2 / (4 * count**2))
-    return (centre - half).clamp(min=0.0), (centre + half).clamp(max=1.0)
+    low, high = (centre - half).clamp(min=0.0), (centre + half).clamp(max=1.0)
+    return torch.where(p == 0, 0.0, low), torch.where(p == 1, 1.0, high)
