@@ -60,7 +60,8 @@ def record(found: Mapping[str, Any]) -> dict[str, torch.Tensor]:
 
 def plates(node: Mapping[str, Any]) -> list[str]:
     """Names of the vectorised plates along which a site has an axis, from left to right."""
-    event_dim = 0 if is_deterministic(node) else node["fn"].event_dim
+    written = is_deterministic(node) and not node["infer"].get("_intervened", False)
+    event_dim = 0 if written else node["fn"].event_dim
     batch = node["value"].shape[: node["value"].dim() - event_dim]
     frames = [f for f in node["cond_indep_stack"] if f.vectorized]
     return [

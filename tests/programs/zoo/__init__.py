@@ -10,6 +10,6 @@ __all__ = ["ENTRIES", "Entry"]
 
 ENTRIES: tuple[Entry, ...] = tuple(
     entry
-    for kind in ("hierarchies",)
+    for kind in ("hierarchies", "regressions", "sequences")
     for entry in importlib.import_module(f".{kind}", __name__).ENTRIES
 )
