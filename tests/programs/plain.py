@@ -60,8 +60,9 @@ def record(found: Mapping[str, Any]) -> dict[str, torch.Tensor]:
 
 def plates(node: Mapping[str, Any]) -> list[str]:
     """Names of the vectorised plates along which a site has an axis, from left to right."""
-    written = is_deterministic(node) and not node["infer"].get("_intervened", False)
-    event_dim = 0 if written else node["fn"].event_dim
+    event_dim = node["fn"].event_dim
+    if event_dim == node["value"].dim() and is_deterministic(node):
+        event_dim = 0  # Pyro's default, which says nothing of the plates
     batch = node["value"].shape[: node["value"].dim() - event_dim]
     frames = [f for f in node["cond_indep_stack"] if f.vectorized]
     return [

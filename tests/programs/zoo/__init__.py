@@ -10,6 +10,14 @@ __all__ = ["ENTRIES", "Entry"]
 
 ENTRIES: tuple[Entry, ...] = tuple(
     entry
-    for kind in ("hierarchies", "regressions", "sequences")
+    for kind in (
+        "hierarchies",
+        "regressions",
+        "sequences",
+        "mixtures",
+        "networks",
+        "designs",
+        "forms",
+    )
     for entry in importlib.import_module(f".{kind}", __name__).ENTRIES
 )

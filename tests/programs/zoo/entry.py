@@ -20,7 +20,7 @@ class Entry:
         program: the callable, plain Pyro.
         do: site to value; the value differs from what the site would be by itself.
         descendants: every sample and deterministic site downstream of the intervention, separated by spaces.
-        moves: those that must change in any draw of the noise; all descendants where it is ``None``.
+        moves: those that must change in some row; all descendants where it is ``None``, and at least one in any case.
         args: positional arguments of the program.
         kwargs: keyword arguments of the program.
         law: sites whose prior law is compared with the program's own forward draws.
