@@ -58,18 +58,28 @@ def record(found: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     return {n: node["value"].detach() for n, node in found.items() if not is_deterministic(node)}
 
 
-def plates(node: Mapping[str, Any]) -> list[str]:
-    """Names of the vectorised plates along which a site has an axis, from left to right."""
-    event_dim = node["fn"].event_dim
-    if event_dim == node["value"].dim() and is_deterministic(node):
+def axes(name: str, node: Mapping[str, Any]) -> tuple[str, ...]:
+    """What each axis of a site is to be called: plates by name, the others numbered from the left.
+
+    An axis of size 1 that belongs to no plate is padding, unless it belongs to the event.
+    """
+    shape, event_dim = node["value"].shape, node["fn"].event_dim
+    if event_dim == len(shape) and is_deterministic(node):
         event_dim = 0  # Pyro's default, which says nothing of the plates
-    batch = node["value"].shape[: node["value"].dim() - event_dim]
-    frames = [f for f in node["cond_indep_stack"] if f.vectorized]
-    return [
-        f.name
-        for f in sorted(frames, key=lambda f: f.dim)
-        if len(batch) >= -f.dim and batch[f.dim] == f.size
-    ]
+    batch = shape[: len(shape) - event_dim]
+    named = {
+        len(batch) + f.dim: f.name
+        for f in node["cond_indep_stack"]
+        if f.vectorized and len(batch) >= -f.dim and batch[f.dim] == f.size
+    }
+    found: list[str] = []
+    for position, size in enumerate(shape):
+        if position in named:
+            found.append(named[position])
+        elif size != 1 or position >= len(batch):
+            number = sum(axis.startswith(f"{name}_dim_") for axis in found)
+            found.append(f"{name}_dim_{number}")
+    return tuple(found)
 
 
 def check_row(

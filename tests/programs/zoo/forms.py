@@ -6,9 +6,9 @@ import functools
 from typing import Any
 
 import pyro
-import pyro.contrib.autoname
 import pyro.distributions as dist
 import torch
+from pyro.contrib.autoname import autoname, sample, scope
 from torch.distributions import constraints
 
 from .entry import Entry, normal_data
@@ -104,7 +104,7 @@ def parameters(x: torch.Tensor) -> None:
         pyro.sample("y", N(slope * x + 3 * k, scale))
 
 
-@pyro.contrib.autoname.scope(prefix="inner")
+@scope(prefix="inner")
 def scoped_part(x: torch.Tensor) -> torch.Tensor:
     loc = pyro.sample("loc", N(x, 1.0))
     return pyro.sample("value", N(loc, 0.1))
@@ -114,16 +114,16 @@ def scoped() -> None:
     """Names with a slash, made by scopes."""
     x = pyro.sample("x", N(0.0, 1.0))
     first = scoped_part(x)
-    with pyro.contrib.autoname.scope(prefix="outer"):
+    with scope(prefix="outer"):
         pyro.sample("y", N(first, 0.1))
 
 
-@pyro.contrib.autoname.autoname
+@autoname
 def automatic() -> None:
     """Sites named by the library."""
-    x = pyro.sample(N(0.0, 1.0))
-    y = pyro.sample(N(2 * x, 1.0))
-    pyro.sample(dist.Exponential(torch.exp(y)))
+    x = sample(N(0.0, 1.0))
+    y = sample(N(2 * x, 1.0))
+    sample(dist.Exponential(torch.exp(y)))
 
 
 def factor_mask_scale(x: torch.Tensor) -> None:
@@ -253,7 +253,7 @@ ENTRIES = (
         "grammar",
         grammar,
         {"rule_s": 1},
-        "rule_s1 rule_s11 rule_s111 length",
+        "rule_s1 rule_s11 rule_s111 rule_s1111 length",
         "length",
         varying=True,
         executor="sequential",
@@ -261,7 +261,7 @@ ENTRIES = (
     Entry(
         "branches",
         branches,
-        {"ill": 1.0},
+        {"ill": 0.0},
         "fever y",
         "y",
         varying=True,
@@ -303,7 +303,12 @@ ENTRIES = (
     ),
     Entry("scopes", scoped, {"x": 2.0}, "inner/loc inner/value outer/y"),
     Entry("scopes, an inner site", scoped, {"inner/loc": 2.0}, "inner/value outer/y"),
-    Entry("named automatically", automatic, {"Normal": 1.0}, "Normal1 Exponential"),
+    Entry(
+        "named automatically",
+        automatic,
+        {"automatic/Normal": 1.0},
+        "automatic/Normal1 automatic/Exponential",
+    ),
     Entry(
         "factor, mask and scale",
         factor_mask_scale,

@@ -149,7 +149,7 @@ def truncated_by_hand(x: torch.Tensor) -> None:
     with pyro.plate("units", len(x)):
         below = standard.cdf(-(1.0 + b * x))
         u = pyro.sample("u", dist.Uniform(0.0, 1.0))
-        y = 1.0 + b * x + standard.icdf(below + u * (1 - below))
+        y = 1.0 + b * x + standard.icdf((below + u * (1 - below)).clamp(max=1 - 1e-6))
         pyro.deterministic("y", y.clamp(min=0.0))
 
 
