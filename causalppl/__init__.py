@@ -10,6 +10,7 @@ from .errors import CausalPPLError
 from .inference import NUTS, Enumeration, Exact, ImportanceSampling, PosteriorSamples
 from .interventions import do, from_world, policy, set_mechanism, shift, where
 from .mechanisms import Mechanism, mechanism_for, register_mechanism
+from .query import Estimate, mechanism_sensitivity, query
 from .results import Diagnostics, Worlds
 from .structural import Interval, settings
 from .worlds import multi_world, twin_world
@@ -21,6 +22,7 @@ __all__ = [
     "CausalPPLError",
     "Diagnostics",
     "Enumeration",
+    "Estimate",
     "Exact",
     "ImportanceSampling",
     "Interval",
@@ -34,9 +36,11 @@ __all__ = [
     "errors",
     "from_world",
     "mechanism_for",
+    "mechanism_sensitivity",
     "multi_world",
     "plots",
     "policy",
+    "query",
     "register_mechanism",
     "set_mechanism",
     "settings",
