@@ -83,16 +83,25 @@ class CouplingProgram:
             value = constant_of(top)
             if value is not None:
                 return Extremes(value, value, True)
-        linear = all(len(m) <= 1 for m in (*top, *bottom))
-        if self.exact and not linear:
-            try:
-                ends = (self._ratio(top, bottom), -self._ratio(scale(top, -1.0), bottom))
-                return Extremes(*ends, sharp=True)
-            except TooManyTypes:
-                pass
         relaxed = _JointLaws(self, [top, bottom])
-        ends = (relaxed.least(top, bottom), -relaxed.least(scale(top, -1.0), bottom))
-        return Extremes(*ends, sharp=linear)
+        low = self._end(top, bottom, relaxed)
+        high = self._end(scale(top, -1.0), bottom, relaxed)
+        return Extremes(low[0], -high[0], low[1] and high[1])
+
+    def _end(self, top: Polynomial, bottom: Polynomial, relaxed: _JointLaws) -> tuple[float, bool]:
+        """The least ratio and whether it is certain that a coupling attains it."""
+        outer, laws = relaxed.least(top, bottom)
+        if all(len(m) <= 1 for m in (*top, *bottom)):
+            return outer, True
+        if not self.exact or not math.isfinite(outer):
+            return outer, False
+        # The outer bound often is the optimum; a coupling that attains it proves it, and spares the search.
+        if self._descended(top, bottom, laws) <= outer + 1e-9 * (1.0 + abs(outer)):
+            return outer, True
+        try:
+            return self._ratio(top, bottom), True
+        except TooManyTypes:
+            return outer, False
 
     def indicator(self, factor: Factor) -> Floats:
         """Which types of its block a factor shows."""
@@ -124,25 +133,54 @@ class CouplingProgram:
 
     def _ratio(self, top: Polynomial, bottom: Polynomial) -> float:
         """The least ``top / bottom``, by Dinkelbach's iteration over exact searches."""
-        if constant_of(bottom) is not None:
-            return self._least(top)[0] / bottom[()]
         _, point = self._least(scale(bottom, -1.0))
-        size = self.ceiling(bottom)
-        for name in set(self.blocks.values()) - set(point):
-            point[name] = self._any(name)
-        below = self.value(bottom, point)
-        if below <= 1e-12 * size:
-            raise Infeasible
-        ratio = self.value(top, point) / below
+        point = {b: self._any(b) for b in set(self.blocks.values())} | point
+        ratio, tiny = math.inf, 1e-12 * self.ceiling(bottom)
         for _ in range(100):
-            gap, better = self._least(add(top, bottom, -ratio))
-            point = point | better
             below = self.value(bottom, point)
-            # No coupling has top - ratio * bottom < 0: the ratio is the least.
-            if gap >= -1e-12 * size * (1.0 + abs(ratio)) or below <= 1e-12 * size:
+            if below <= tiny:
                 break
             ratio = min(ratio, self.value(top, point) / below)
+            gap, better = self._least(add(top, bottom, -ratio))
+            if gap >= -tiny * (1.0 + abs(ratio)):
+                break  # no coupling has top < ratio * bottom
+            point = point | better
+        if ratio == math.inf:
+            raise Infeasible
         return ratio
+
+    def _descended(self, top: Polynomial, bottom: Polynomial, point: _Point) -> float:
+        """A ratio that a coupling attains, improved one site at a time."""
+        ratio, tiny = math.inf, 1e-12 * self.ceiling(bottom)
+        sites = dict.fromkeys(block.site for block in point)
+        for _ in range(20):
+            below = self.value(bottom, point)
+            now = self.value(top, point) / below if below > tiny else math.inf
+            if not now < ratio - 1e-12 * (1.0 + abs(now)):
+                break
+            ratio = now
+            for site in sites:
+                costs, _ = self._costs(add(top, bottom, -ratio), site, point)
+                point = point | {b: self._linear(b, cost)[1] for b, cost in costs.items()}
+        return ratio
+
+    def _costs(
+        self, polynomial: Polynomial, site: str, point: _Point
+    ) -> tuple[dict[Block, Floats], float]:
+        """A polynomial as a linear function of the laws of one site, the others held fixed: costs and the rest."""
+        costs: dict[Block, Floats] = {}
+        loose = 0.0
+        for monomial, coefficient in polynomial.items():
+            mine = [f for f in monomial if f[0] == site]
+            rest = {tuple(f for f in monomial if f[0] != site): coefficient}
+            number = self.value(rest, point)
+            if mine:
+                block = self.block(mine[0])
+                share = number * self.indicator(mine[0])
+                costs[block] = costs[block] + share if block in costs else share
+            else:
+                loose += number
+        return costs, loose
 
     def _any(self, block: Block) -> Floats:
         return self._linear(block, np.zeros(len(block.types)))[1]
@@ -172,25 +210,16 @@ class CouplingProgram:
         sites: dict[str, list[Block]] = {}
         for block in dict.fromkeys(self.block(f) for m in part for f in m):
             sites.setdefault(block.site, []).append(block)
-        last = max(sites, key=lambda s: math.fsum(math.log(b.bases()) for b in sites[s]))
+        last = max(sites, key=lambda s: math.fsum(math.log(b.bases) for b in sites[s]))
         listed = [b for s, blocks in sites.items() if s != last for b in blocks]
-        if any(b.bases() > self.max_bases for b in listed):
+        if any(b.bases > self.max_bases for b in listed):
             raise TooManyTypes
         if math.prod(len(b.vertices) for b in listed) > self.max_combinations:
             raise TooManyTypes
         best: tuple[float, _Point] = (math.inf, {})
         for vertices in itertools.product(*(b.vertices for b in listed)):
             point = dict(zip(listed, vertices, strict=True))
-            costs = {b: np.zeros(len(b.types)) for b in sites[last]}
-            loose = 0.0
-            for monomial, coefficient in part.items():
-                mine = [f for f in monomial if f[0] == last]
-                rest = {tuple(f for f in monomial if f[0] != last): coefficient}
-                number = self.value(rest, point)
-                if mine:
-                    costs[self.block(mine[0])] += number * self.indicator(mine[0])
-                else:
-                    loose += number
+            costs, loose = self._costs(part, last, point)
             solved = {b: self._linear(b, cost) for b, cost in costs.items()}
             total = loose + math.fsum(value for value, _ in solved.values())
             if total < best[0]:
@@ -198,7 +227,7 @@ class CouplingProgram:
         return best
 
     def _linear(self, block: Block, cost: Floats) -> tuple[float, Floats]:
-        if block.bases() <= self.max_bases:
+        if "vertices" in vars(block):
             values = block.vertices @ cost
             return float(values.min()), block.vertices[int(values.argmin())]
         from scipy.optimize import linprog
@@ -281,8 +310,8 @@ class _JointLaws:
                 cost[self.columns[self._team(monomial)]] += coefficient * shown
         return cost
 
-    def least(self, top: Polynomial, bottom: Polynomial) -> float:
-        """The least ``top / bottom``: the transformation of Charnes and Cooper, with one more variable for the scale.
+    def least(self, top: Polynomial, bottom: Polynomial) -> tuple[float, _Point]:
+        """The least ``top / bottom`` and the laws of the blocks there: the transformation of Charnes and Cooper, with one more variable for the scale.
 
         Raises:
             Infeasible: ``bottom`` is zero everywhere.
@@ -307,10 +336,15 @@ class _JointLaws:
         if found.status == 2:
             raise Infeasible
         if found.status == 3:
-            return -math.inf
+            return -math.inf, {}
         if found.status != 0:
             raise TooManyTypes
-        return float(found.fun)
+        laws = {
+            team[0]: np.maximum(found.x[columns], 0.0) / found.x[-1]
+            for team, columns in self.columns.items()
+            if len(team) == 1
+        }
+        return float(found.fun), laws
 
 
 def _kron(matrices: Sequence[Any]) -> Any:

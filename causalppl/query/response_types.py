@@ -138,6 +138,7 @@ class Block:
             f"assume: {self.site!r} cannot be monotone, since {why}; leave {self.site!r} out of assume"
         )
 
+    @cached_property
     def bases(self) -> int:
         """How many bases :meth:`vertices` would have to try."""
         return math.comb(len(self.types), int(np.linalg.matrix_rank(self.matrix)))
