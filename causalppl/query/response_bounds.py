@@ -166,20 +166,24 @@ class QueryBounds:
         if piece.top is None:
             return Extremes(*piece.known, piece.sharp)
         factors = list(_factors([piece.top, piece.bottom]))
-        blocks = blocks_of(factors, self.polynomials.tables, self.monotone)
         open_sites = [s for s in self.program.sites if any(s == name for name, _ in factors)]
         self.coupled = tuple(dict.fromkeys((*self.coupled, *open_sites)))
-        program = CouplingProgram(blocks, exact=self.exact)
-        try:
-            for block in set(blocks.values()):
-                block.check()
-            found = program.extremes(piece.top, piece.bottom)
-        except TooManyTypes:
+        found = None
+        for split in (False, True):
+            blocks = blocks_of(factors, self.polynomials.tables, self.monotone, split)
+            try:
+                for block in set(blocks.values()):
+                    block.check()
+                found = CouplingProgram(blocks, exact=self.exact).extremes(piece.top, piece.bottom)
+            except TooManyTypes:
+                continue
+            except Infeasible:
+                raise _impossible() from None
+            break
+        if found is None:
             return Extremes(*piece.known, False)
-        except Infeasible:
-            raise _impossible() from None
         low, high = _both((found.low, found.high), piece.known)
-        return Extremes(low, high, found.sharp)
+        return Extremes(low, high, found.sharp and (not split or low == high))
 
 
 def _impossible() -> ImpossibleEvidenceError:

@@ -24,7 +24,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from .response_polynomials import Config, Factor, Monomial, Polynomial, add, constant_of, scale
-from .response_types import Block, Floats, TooManyTypes
+from .response_types import Block, Floats, TooManyTypes, shape_of
 
 __all__ = ["CouplingProgram", "Extremes", "Infeasible"]
 
@@ -50,17 +50,17 @@ class CouplingProgram:
     """Optimises over the couplings of some blocks.
 
     Attributes:
-        blocks: the block of each site and configuration.
+        blocks: the block of each site and configurations that a factor shows.
         max_bases: bases tried at most to list the vertices of one block.
         max_combinations: combinations of vertices of different blocks tried at most.
-        max_columns: variables of a linear program at most.
+        max_columns: joint response types at most in the linear program of the outer bound.
         exact: search for the optimum where several sites meet; otherwise only the outer bound.
     """
 
-    blocks: Mapping[tuple[str, Config], Block]
+    blocks: Mapping[tuple[str, tuple[Config, ...]], Block]
     max_bases: int = 60_000
-    max_combinations: int = 4_000
-    max_columns: int = 60_000
+    max_combinations: int = 400
+    max_columns: int = 3_000
     exact: bool = True
     _indicators: dict[Factor, Floats] = field(default_factory=dict)
 
@@ -83,13 +83,22 @@ class CouplingProgram:
             value = constant_of(top)
             if value is not None:
                 return Extremes(value, value, True)
-        relaxed = _JointLaws(self, [top, bottom])
+        try:
+            relaxed = _JointLaws(self, [top, bottom])
+        except TooManyTypes:
+            if not self.exact:
+                raise
+            relaxed = None
         low = self._end(top, bottom, relaxed)
         high = self._end(scale(top, -1.0), bottom, relaxed)
         return Extremes(low[0], -high[0], low[1] and high[1])
 
-    def _end(self, top: Polynomial, bottom: Polynomial, relaxed: _JointLaws) -> tuple[float, bool]:
-        """The least ratio and whether it is certain that a coupling attains it."""
+    def _end(
+        self, top: Polynomial, bottom: Polynomial, relaxed: _JointLaws | None
+    ) -> tuple[float, bool]:
+        """The least ratio, or less, and whether it is certain that a coupling attains it."""
+        if relaxed is None:
+            return self._ratio(top, bottom), True
         outer, laws = relaxed.least(top, bottom)
         if all(len(m) <= 1 for m in (*top, *bottom)):
             return outer, True
@@ -111,7 +120,7 @@ class CouplingProgram:
 
     def block(self, factor: Factor) -> Block:
         """The block that a factor belongs to."""
-        return self.blocks[factor[0], factor[1][0][0]]
+        return self.blocks[shape_of(factor)]
 
     def ceiling(self, polynomial: Polynomial) -> float:
         """A number that no coupling exceeds, and that is not far above the greatest value, of non-negative terms."""
@@ -261,7 +270,7 @@ class _JointLaws:
         for team in teams:
             size = math.prod(len(b.types) for b in team)
             self.columns[team] = slice(width, width := width + size)
-            if width > program.max_columns:
+            if len(team) > 1 and width > program.max_columns:
                 raise TooManyTypes
         self.width = width
         self.matrix, self.right = self._constraints()

@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from ..errors import IncompatibleMechanismError
 from .response_polynomials import Config, Factor
 
-__all__ = ["Block", "TooManyTypes", "blocks_of"]
+__all__ = ["Block", "TooManyTypes", "blocks_of", "shape_of"]
 
 Floats = NDArray[np.float64]
 
@@ -195,41 +196,53 @@ def blocks_of(
     factors: Iterable[Factor],
     tables: Mapping[tuple[str, Config], Mapping[float, float]],
     monotone: Collection[str] = (),
-    max_types: int = 50_000,
-) -> dict[tuple[str, Config], Block]:
-    """The blocks of all sites, by site and configuration.
+    split: bool = False,
+) -> dict[tuple[str, tuple[Config, ...]], Block]:
+    """The blocks of all sites, by site and configurations that a factor shows.
 
     Args:
         factors: the factors of the query's polynomials.
         tables: the program's probabilities at each configuration.
         monotone: the sites assumed monotone.
-        max_types: how many response types of one block are listed at most.
+        split: give every set of configurations that an assignment shows a block of its own. Laws of two blocks need not
+            fit together then, so that what comes of it is an outer bound.
     """
     factors = list(factors)
-    changing = {site: _changing(site, factors) for site in monotone}
-    groups: dict[tuple[str, Config], set[tuple[str, Config]]] = {}
-
-    def join(one: tuple[str, Config], other: tuple[str, Config]) -> None:
-        if groups[one] is not groups[other]:
-            groups[one] |= groups[other]
-            for member in groups[other]:
-                groups[member] = groups[one]
-
-    first: dict[tuple[str, Config], tuple[str, Config]] = {}
-    for site, shown in factors:
-        keys = [(site, config) for config, _ in shown]
-        for key in keys:
-            groups.setdefault(key, {key})
-            join(keys[0], key)
-            if site in monotone:
-                fixed = tuple(v for i, v in enumerate(key[1]) if i not in changing[site])
-                join(first.setdefault((site, fixed), key), key)
-    blocks: dict[tuple[str, Config], Block] = {}
-    for group in {id(g): g for g in groups.values()}.values():
-        (site,) = {name for name, _ in group}
-        configs = tuple(sorted(config for _, config in group))
-        block = Block(
-            site, configs, tuple(tables[site, c] for c in configs), site in monotone, max_types
-        )
-        blocks |= {member: block for member in group}
+    shapes = list(dict.fromkeys(shape_of(f) for f in factors))
+    if split:
+        groups = [({shape}, set(shape[1])) for shape in shapes]
+    else:
+        groups = _connected(shapes, {site: _changing(site, factors) for site in monotone})
+    blocks: dict[tuple[str, tuple[Config, ...]], Block] = {}
+    for members, union in groups:
+        (site,) = {name for name, _ in members}
+        configs = tuple(sorted(union))
+        block = Block(site, configs, tuple(tables[site, c] for c in configs), site in monotone)
+        blocks |= {member: block for member in members}
     return blocks
+
+
+def shape_of(factor: Factor) -> tuple[str, tuple[Config, ...]]:
+    """The site of a factor and the configurations that it shows."""
+    return factor[0], tuple(config for config, _ in factor[1])
+
+
+def _connected(
+    shapes: Sequence[tuple[str, tuple[Config, ...]]], changing: Mapping[str, Collection[int]]
+) -> list[tuple[set[tuple[str, tuple[Config, ...]]], set[Config]]]:
+    """Shapes whose responses are tied to each other, and their configurations."""
+    import networkx as nx
+
+    graph: Any = nx.Graph()
+    for site, configs in shapes:
+        for config in configs:
+            graph.add_edge((site, configs), (site, "at", config))
+            if site in changing:
+                fixed = tuple(v for i, v in enumerate(config) if i not in changing[site])
+                graph.add_edge((site, configs), (site, "fixed", fixed))
+    known = set(shapes)
+    groups = []
+    for component in nx.connected_components(graph):
+        members = {node for node in component if node in known}
+        groups.append((members, {config for _, configs in members for config in configs}))
+    return groups
