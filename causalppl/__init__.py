@@ -10,6 +10,7 @@ from .errors import CausalPPLError
 from .inference import NUTS, Enumeration, Exact, ImportanceSampling, PosteriorSamples
 from .interventions import do, policy, shift, where
 from .mechanisms import Mechanism, mechanism_for, register_mechanism
+from .query import Estimate, mechanism_sensitivity, query
 from .results import Diagnostics, Worlds
 from .structural import settings
 
@@ -20,6 +21,7 @@ __all__ = [
     "CausalPPLError",
     "Diagnostics",
     "Enumeration",
+    "Estimate",
     "Exact",
     "ImportanceSampling",
     "Mechanism",
@@ -31,8 +33,10 @@ __all__ = [
     "do",
     "errors",
     "mechanism_for",
+    "mechanism_sensitivity",
     "plots",
     "policy",
+    "query",
     "register_mechanism",
     "settings",
     "shift",

@@ -1,1 +1,16 @@
 """Queries in the literature's notation: ``P(y[x=1] = 1 | x=0, y=0)``."""
+
+from .ask import mechanism_sensitivity, query
+from .estimate import Estimate, QueryDiagnostics
+from .finite import FiniteModel
+from .parser import parse, to_text
+
+__all__ = [
+    "Estimate",
+    "FiniteModel",
+    "QueryDiagnostics",
+    "mechanism_sensitivity",
+    "parse",
+    "query",
+    "to_text",
+]

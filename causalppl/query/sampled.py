@@ -1,0 +1,1 @@
+def sampled_answer(*a): raise NotImplementedError(a[-1])
