@@ -27,7 +27,7 @@ from .response_programs import CouplingProgram, Extremes, Infeasible
 from .response_types import TooManyTypes, blocks_of
 from .terms import Arithmetic, Expectation, Expression, Number, Probability, Term
 
-__all__ = ["Interval", "QueryBounds"]
+__all__ = ["INTERVALS", "Interval", "QueryBounds"]
 
 Interval: TypeAlias = tuple[float, float]
 
@@ -119,13 +119,13 @@ class QueryBounds:
         return _Piece(known, top, bottom)
 
     def _combined(self, operator: str, left: _Piece, right: _Piece) -> _Piece:
-        known = _INTERVALS[operator](left.known, right.known)
+        known = INTERVALS[operator](left.known, right.known)
         if left.top is not None and right.top is not None:
             whole = self._written_as_one(operator, left, right, known)
             if whole is not None:
                 return whole
         one, other = self._solved(left), self._solved(right)
-        found = _INTERVALS[operator]((one.low, one.high), (other.low, other.high))
+        found = INTERVALS[operator]((one.low, one.high), (other.low, other.high))
         # Two numbers give a number; anything wider may not be attained by one coupling.
         return _Piece(_both(found, known), sharp=one.low == one.high and other.low == other.high)
 
@@ -246,4 +246,5 @@ def _over(a: Interval, b: Interval) -> Interval:
     return _times(a, (1.0 / b[1], 1.0 / b[0]))
 
 
-_INTERVALS = {"+": _plus, "-": _minus, "*": _times, "/": _over}
+#: Interval arithmetic, by operator.
+INTERVALS = {"+": _plus, "-": _minus, "*": _times, "/": _over}

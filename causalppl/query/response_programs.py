@@ -170,7 +170,7 @@ class CouplingProgram:
             ratio = now
             for site in sites:
                 costs, _ = self._costs(add(top, bottom, -ratio), site, point)
-                point = point | {b: self._linear(b, cost)[1] for b, cost in costs.items()}
+                point = point | {b: _solved(b, cost[None])[1][0] for b, cost in costs.items()}
         return ratio
 
     def _costs(
@@ -192,7 +192,7 @@ class CouplingProgram:
         return costs, loose
 
     def _any(self, block: Block) -> Floats:
-        return self._linear(block, np.zeros(len(block.types)))[1]
+        return _solved(block, np.zeros((1, len(block.types))))[1][0]
 
     def _least(self, polynomial: Polynomial) -> tuple[float, _Point]:
         """The least value of a multilinear polynomial and where it is; parts without a common block apart."""
@@ -225,28 +225,45 @@ class CouplingProgram:
             raise TooManyTypes
         if math.prod(len(b.vertices) for b in listed) > self.max_combinations:
             raise TooManyTypes
-        best: tuple[float, _Point] = (math.inf, {})
-        for vertices in itertools.product(*(b.vertices for b in listed)):
-            point = dict(zip(listed, vertices, strict=True))
-            costs, loose = self._costs(part, last, point)
-            solved = {b: self._linear(b, cost) for b, cost in costs.items()}
-            total = loose + math.fsum(value for value, _ in solved.values())
-            if total < best[0]:
-                best = (total, point | {b: law for b, (_, law) in solved.items()})
-        return best
+        points = [
+            dict(zip(listed, vertices, strict=True))
+            for vertices in itertools.product(*(b.vertices for b in listed))
+        ]
+        found = [self._costs(part, last, point) for point in points]
+        totals = np.array([loose for _, loose in found])
+        laws: dict[Block, Floats] = {}
+        for block in sites[last]:
+            costs = np.stack([costs[block] for costs, _ in found])
+            values, laws[block] = _solved(block, costs)
+            totals += values
+        best = int(totals.argmin())
+        return float(totals[best]), points[best] | {b: law[best] for b, law in laws.items()}
 
-    def _linear(self, block: Block, cost: Floats) -> tuple[float, Floats]:
-        if "vertices" in vars(block):
-            values = block.vertices @ cost
-            return float(values.min()), block.vertices[int(values.argmin())]
-        from scipy.optimize import linprog
 
+def _solved(block: Block, costs: Floats, batch: int = 32) -> tuple[Floats, Floats]:
+    """The least of ``law @ cost`` over the laws of a block and where it is, for each row of costs."""
+    if "vertices" in vars(block):
+        values = costs @ block.vertices.T
+        return values.min(1), block.vertices[values.argmin(1)]
+    from scipy import sparse
+    from scipy.optimize import linprog
+
+    laws = []
+    # A call costs more than its pivots do, so that several programs are solved side by side in one.
+    for start in range(0, len(costs), batch):
+        part = costs[start : start + batch]
         found = linprog(
-            cost, A_eq=block.matrix, b_eq=block.probabilities, method="highs", options=_OPTIONS
+            part.ravel(),
+            A_eq=sparse.kron(sparse.eye_array(len(part)), block.matrix, format="csr"),
+            b_eq=np.tile(block.probabilities, len(part)),
+            method="highs",
+            options=_OPTIONS,
         )
         if found.status != 0:
             raise TooManyTypes
-        return float(found.fun), np.asarray(found.x)
+        laws.append(np.asarray(found.x).reshape(part.shape))
+    where = np.concatenate(laws)
+    return (where * costs).sum(1), where
 
 
 _OPTIONS = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
