@@ -174,7 +174,8 @@ class QueryBounds:
             try:
                 for block in set(blocks.values()):
                     block.check()
-                found = CouplingProgram(blocks, exact=self.exact).extremes(piece.top, piece.bottom)
+                program = CouplingProgram(blocks, exact=self.exact or split)
+                found = program.extremes(piece.top, piece.bottom)
             except TooManyTypes:
                 continue
             except Infeasible:

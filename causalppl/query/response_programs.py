@@ -196,12 +196,38 @@ class CouplingProgram:
 
     def _least(self, polynomial: Polynomial) -> tuple[float, _Point]:
         """The least value of a multilinear polynomial and where it is; parts without a common block apart."""
-        total, point = polynomial.get((), 0.0), dict[Block, Floats]()
-        for part in self._parts(polynomial):
+        rest, point = self._settled(polynomial)
+        total = rest.get((), 0.0)
+        for part in self._parts(rest):
             value, where = self._search(part)
             total += value
             point |= where
         return total, point
+
+    def _settled(self, polynomial: Polynomial) -> tuple[Polynomial, _Point]:
+        """Blocks whose monomials agree in all other factors, a number that is not negative, can choose for themselves."""
+        point: _Point = {}
+        rest = dict(polynomial)
+        changed = True
+        while changed:
+            changed = False
+            users: dict[Block, list[Monomial]] = {}
+            for monomial in rest:
+                for factor in monomial:
+                    users.setdefault(self.block(factor), []).append(monomial)
+            for block, monomials in users.items():
+                others = {tuple(f for f in m if self.block(f) is not block) for m in monomials}
+                if len(others) > 1 or any(m not in rest for m in monomials):
+                    continue
+                cost = np.zeros(len(block.types))
+                for monomial in monomials:
+                    (factor,) = (f for f in monomial if self.block(f) is block)
+                    cost += rest.pop(monomial) * self.indicator(factor)
+                values, laws = _solved(block, cost[None])
+                point[block] = laws[0]
+                rest = add(rest, {others.pop(): float(values[0])})
+                changed = True
+        return rest, point
 
     def _parts(self, polynomial: Polynomial) -> Iterator[Polynomial]:
         import networkx as nx
