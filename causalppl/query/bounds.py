@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import (
-    EvidenceError,
     IncompatibleMechanismError,
     UnknownSiteError,
     closest_name,
@@ -21,7 +19,7 @@ from ..typing import Program
 from .finite import FiniteModel, NotFinite
 from .parser import parse
 from .resolution import Resolved, resolve
-from .response_bounds import INTERVALS, Interval, QueryBounds
+from .response_bounds import QueryBounds
 from .response_programs import Extremes
 from .terms import (
     Arithmetic,
@@ -31,7 +29,6 @@ from .terms import (
     Number,
     Outcome,
     Probability,
-    Setting,
     Term,
     parts,
 )
@@ -180,9 +177,7 @@ def _castable(tree: Expression, model: FiniteModel) -> None:
                 model.cast(setting.site, setting.value)
 
 
-def _with_data(
-    query: Expression, terms: Mapping[Term, Resolved], model: FiniteModel
-) -> Expression:
+def _with_data(query: Expression, terms: Mapping[Term, Resolved], model: FiniteModel) -> Expression:
     """The query with its resolved terms, those of rung 3 also conditioned on the program's observed values."""
     data = tuple(Comparison(Outcome(n), "=", Number(v)) for n, v in model.observed.items())
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from ..errors import UnknownSiteError, closest_name, site_list
-from .terms import Arithmetic, Comparison, Expression, Number, Outcome, Setting, Term
+from .terms import Arithmetic, Comparison, Expression, Number, Outcome, Setting
 
 __all__ = [
     "Config",
@@ -194,7 +194,9 @@ class CouplingPolynomials:
             merged: dict[tuple[_Values, _Responses, Monomial], float] = {}
             for (values, responses, monomial), coefficient in states.items():
                 at = dict(values)
-                known = {o: at.get(n, math.nan) if isinstance(n, _Node) else n for o, n in nodes.items()}
+                known = {
+                    o: at.get(n, math.nan) if isinstance(n, _Node) else n for o, n in nodes.items()
+                }
                 if not all(holds(c, known) for c in due.get(position, ())):
                     continue
                 key = (tuple((n, v) for n, v in values if n in keep), responses, monomial)
@@ -352,4 +354,3 @@ def constant_of(polynomial: Polynomial) -> float | None:
     if any(m != _CONSTANT for m in polynomial):
         return None
     return polynomial.get(_CONSTANT, 0.0)
-

@@ -147,7 +147,9 @@ class Block:
             columns, square = columns[regular], square[regular]
             if not len(columns):
                 continue
-            solved = np.linalg.solve(square, np.broadcast_to(right[:, None], (len(columns), size, 1)))
+            solved = np.linalg.solve(
+                square, np.broadcast_to(right[:, None], (len(columns), size, 1))
+            )
             feasible = (solved[..., 0] >= -1e-12).all(1)
             for chosen, weights in zip(columns[feasible], solved[feasible, :, 0], strict=True):
                 vertex = np.zeros(count)

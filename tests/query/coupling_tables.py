@@ -33,7 +33,9 @@ class Tables:
         return {float(i): float(q) for i, q in enumerate(p)}
 
     def table(self, site: str, config: Config) -> list[float]:
-        return list(self.conditional(site, dict(zip(self.parents[site], config, strict=True))).values())
+        return list(
+            self.conditional(site, dict(zip(self.parents[site], config, strict=True))).values()
+        )
 
     def configs(self, site: str) -> list[Config]:
         """All configurations of a site's parents, those of a root being the empty one."""

@@ -7,6 +7,15 @@ import math
 
 import numpy as np
 import pytest
+from coupling_tables import (
+    Tables,
+    antitone,
+    comonotone,
+    gumbel_max,
+    independent,
+    response_law,
+    truth,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
@@ -23,16 +32,6 @@ from causalppl.query.response_polynomials import CouplingPolynomials
 from causalppl.query.response_programs import CouplingProgram, _JointLaws
 from causalppl.query.response_types import blocks_of
 from causalppl.query.terms import Outcome, Setting
-
-from coupling_tables import (
-    Tables,
-    antitone,
-    comonotone,
-    gumbel_max,
-    independent,
-    response_law,
-    truth,
-)
 
 PNS = "P(y[x=1]=1, y[x=0]=0)"
 PN = "P(y[x=0]=0 | x=1, y=1)"
@@ -94,9 +93,7 @@ class TestTianPearl:
         p01, p00 = (1 - chooses) * a, (1 - chooses) * (1 - a)  # P(x', y), P(x', y')
         py = p11 + p01
         pns, pn, ps = (solve(text, program) for text in (PNS, PN, PS))
-        assert pns.low == pytest.approx(
-            max(0, one[1] - one[0], py - one[0], one[1] - py), abs=1e-9
-        )
+        assert pns.low == pytest.approx(max(0, one[1] - one[0], py - one[0], one[1] - py), abs=1e-9)
         assert pns.high == pytest.approx(
             min(one[1], 1 - one[0], p11 + p00, one[1] - one[0] + p10 + p01), abs=1e-9
         )
@@ -163,7 +160,11 @@ class TestMediation:
 
     def joint_laws(self, m, y):
         """The range over joint laws of both responses that reproduce P(m, y | x), independence forgotten."""
-        types = list(itertools.product(itertools.product((0, 1), repeat=2), itertools.product((0, 1), repeat=4)))
+        types = list(
+            itertools.product(
+                itertools.product((0, 1), repeat=2), itertools.product((0, 1), repeat=4)
+            )
+        )
         rows, right = [], []
         for x, a, b in itertools.product((0, 1), repeat=3):
             rows.append([float(rm[x] == a and ry[2 * x + a] == b) for rm, ry in types])
@@ -220,7 +221,10 @@ class TestMediation:
             s = rng.uniform(max(0, sum(m) - 1), min(m))
             pair = {(1, 1): s, (1, 0): m[0] - s, (0, 1): m[1] - s, (0, 0): 1 - sum(m) + s}
             seen.append(
-                sum(q * p[(types[:, 2 + b] == 1) & (types[:, a] == 0)].sum() for (a, b), q in pair.items())
+                sum(
+                    q * p[(types[:, 2 + b] == 1) & (types[:, a] == 0)].sum()
+                    for (a, b), q in pair.items()
+                )
             )
         error = 4 * 0.5 / math.sqrt(2000)
         assert found.low - error < min(seen) and max(seen) < found.high + error
@@ -387,7 +391,10 @@ class TestExplicitCouplings:
         program = mediated((0.3, 0.8), ((0.2, 0.6), (0.5, 0.9)))
         make = CouplingPolynomials(program)
         term = parse("P(y[x=0]=0 | x=1, y=1, m[x=0]=1)")
-        top, bottom = make.polynomial(None, (*term.event, *term.given)), make.polynomial(None, term.given)
+        top, bottom = (
+            make.polynomial(None, (*term.event, *term.given)),
+            make.polynomial(None, term.given),
+        )
         blocks = blocks_of([f for m in (*top, *bottom) for f in m], make.tables)
         solver = CouplingProgram(blocks)
         relaxed = _JointLaws(solver, [top, bottom]).least(top, bottom)[0]
@@ -493,7 +500,9 @@ class TestArithmetic:
         program = exogenous(0.5, 0.3, 0.6)
         found = solve(f"{PN} - {PS}", program)
         # PN = b / .6, PS = b / .7 with b = PNS in [.3, .6]
-        assert (found.low, found.high) == pytest.approx((0.3 / 0.6 - 0.3 / 0.7, 0.6 / 0.6 - 0.6 / 0.7), abs=1e-8)
+        assert (found.low, found.high) == pytest.approx(
+            (0.3 / 0.6 - 0.3 / 0.7, 0.6 / 0.6 - 0.6 / 0.7), abs=1e-8
+        )
         assert found.sharp
 
     def test_nothing_is_known_of_a_quotient_by_zero(self):
