@@ -358,12 +358,16 @@ class _JointLaws:
         cost = np.zeros(self.width)
         for monomial, coefficient in polynomial.items():
             if monomial:
-                shown = reduce(np.kron, [self.program.indicator(f) for f in monomial])
+                shown: Any = np.ones(1)
+                for f in monomial:
+                    shown = np.kron(shown, self.program.indicator(f))
                 cost[self.columns[self._team(monomial)]] += coefficient * shown
         return cost
 
     def least(self, top: Polynomial, bottom: Polynomial) -> tuple[float, _Point]:
-        """The least ``top / bottom`` and the laws of the blocks there: the transformation of Charnes and Cooper, with one more variable for the scale.
+        """The least ``top / bottom`` and the laws of the blocks there, by the transformation of Charnes and Cooper.
+
+        It has one more variable, for the scale.
 
         Raises:
             Infeasible: ``bottom`` is zero everywhere.

@@ -54,8 +54,17 @@ def nodes(entry: Entry, seed: int) -> dict[str, Any]:
 
 
 def record(found: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """The values of a run's sample sites: a whole factual trace, to be given as evidence."""
-    return {n: node["value"].detach() for n, node in found.items() if not is_deterministic(node)}
+    """The values of a run's sample sites: a whole factual trace, to be given as evidence.
+
+    Pyro writes a site with ``obs_mask`` as two halves and their sum; to causalppl it is one site.
+    """
+    values = {}
+    for name, node in found.items():
+        whole = name.removesuffix("_observed")
+        if is_deterministic(node) or (name.endswith("_unobserved") and name[:-11] in found):
+            continue
+        values[name] = found[whole if whole in found else name]["value"].detach()
+    return values
 
 
 def axes(name: str, node: Mapping[str, Any]) -> tuple[str, ...]:
