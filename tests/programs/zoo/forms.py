@@ -135,13 +135,6 @@ def factor_mask_scale(x: torch.Tensor) -> None:
             pyro.sample("y", N(w + x, 1.0), obs=x)
 
 
-def partly_observed(y: torch.Tensor, seen: torch.Tensor) -> None:
-    with pyro.plate("units", len(y)):
-        x = pyro.sample("x", N(0.0, 1.0))
-        y = pyro.sample("y", N(2 * x, 1.0), obs=y, obs_mask=seen)
-        pyro.sample("z", N(y, 0.1))
-
-
 class Sign(dist.TorchDistribution):
     """A law of the user's own, with no mechanism: a fair sign."""
 
@@ -315,13 +308,6 @@ ENTRIES = (
         {"z": 2.0},
         "w y",
         args=(UNITS,),
-    ),
-    Entry(
-        "partly observed",
-        partly_observed,
-        {"x": 1.0},
-        "y_observed y_unobserved y z",
-        args=(UNITS, torch.tensor([True, False, True, False])),
     ),
     Entry("a law without a mechanism upstream", sign_upstream, {"x": 3.0}, "y"),
     Entry("a law without a mechanism set", sign_upstream, {"sign": 4.0}, "x y"),

@@ -259,7 +259,7 @@ ENTRIES = (
     Entry(
         "chest clinic",
         chest_clinic,
-        {"smokes": 1.0},
+        {"smokes": 0.0},
         "cancer bronchitis either xray dyspnoea",
         "",
         law="bronchitis dyspnoea",
