@@ -10,7 +10,7 @@ from .errors import CausalPPLError
 from .inference import NUTS, Enumeration, Exact, ImportanceSampling, PosteriorSamples
 from .interventions import do, from_world, policy, set_mechanism, shift, where
 from .mechanisms import Mechanism, mechanism_for, register_mechanism
-from .query import Estimate, mechanism_sensitivity, query
+from .query import Bounds, Estimate, bounds, mechanism_sensitivity, query
 from .results import Diagnostics, Worlds
 from .structural import Interval, settings
 from .worlds import multi_world, twin_world
@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "NUTS",
+    "Bounds",
     "CausalPPLError",
     "Diagnostics",
     "Enumeration",
@@ -31,6 +32,7 @@ __all__ = [
     "PosteriorSamples",
     "Worlds",
     "abduct",
+    "bounds",
     "counterfactual",
     "do",
     "errors",
