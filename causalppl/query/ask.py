@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from ..errors import (
@@ -26,6 +26,7 @@ from .parser import parse
 from .resolution import Arrows, outcomes, resolve
 from .sampled import sampled_answer
 from .scope import read_scope
+from .terms import Expression, parts
 
 __all__ = ["Choice", "mechanism_sensitivity", "query"]
 
@@ -113,6 +114,8 @@ def query(
                 finite = FiniteModel(form)
             except NotFinite as reason:
                 why = str(reason)
+        if finite is not None and not all(finite.knows(*s) for s in _settings(tree, finite.nodes)):
+            finite, why = None, "do sets a site to a value that it never has in the program"
         arrows = _arrows(form) if finite is None else finite.parents
         resolved, terms = resolve(tree, arrows, program_arguments(model))
         asked = [o.site for o in outcomes(tree)]
@@ -142,6 +145,14 @@ def query(
         return estimate
 
     return run
+
+
+def _settings(tree: Expression, nodes: Sequence[str]) -> Iterator[tuple[str, float]]:
+    """Sites that exist, and the numbers that they are set to."""
+    for part in parts(tree):
+        for setting in (*getattr(part, "settings", ()), *getattr(part, "do", ())):
+            if isinstance(setting.value, float) and setting.site in nodes:
+                yield setting.site, setting.value
 
 
 def _arrows(form: StructuralForm) -> Arrows:

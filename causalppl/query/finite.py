@@ -69,6 +69,7 @@ class FiniteModel:
         supports: sample site to its values, in order, in the reference run.
         parents: site to the sites that its law or value depends on, in order.
         observed: ``obs=`` site to its value.
+        tabulated: whether the tables were filled by running all assignments, because Python sees values.
         branching: whether different runs show different sites; then only :meth:`run` speaks for the program.
 
     Raises:
@@ -102,7 +103,7 @@ class FiniteModel:
             if s.observed and s.kind == "sample" and n not in form.conditioned
         }
         found = form.dependencies
-        self.branching = False
+        self.branching, self.tabulated = False, bool(found.hidden)
         self.parents: dict[str, tuple[str, ...]] = {
             n: tuple(p for p in self.nodes if p in found.parents[n]) for n in self.nodes
         }
@@ -240,6 +241,10 @@ class FiniteModel:
             for key in itertools.product(*(self.values_of(p) for p in parents))
         }
         return tuple(sorted(float(v) for v in found))  # type: ignore[arg-type]
+
+    def knows(self, site: str, value: float) -> bool:
+        """Whether the tables say what follows if a site is set to a value that it may never have by itself."""
+        return not self.tabulated or site in self.supports or value in self.values_of(site)
 
     def cast(self, site: str, value: float, verb: str = "do") -> float:
         """The value as the site's dtype holds it; with ``"do"`` it must lie in the support of the reference run.

@@ -14,6 +14,7 @@ from ..counterfactual import Posterior
 from ..errors import ImpossibleEvidenceError, InferenceError, QueryError
 from ..inference import Method
 from ..mechanisms import mechanism_names
+from ..structural import Interval
 from ..structural.form import StructuralForm
 from ..structural.sites import Site, site_kind
 from ..typing import Message
@@ -129,11 +130,11 @@ class _Sampler:
             found = _equality(comparison)
             if found is not None and (single or not found[0].settings):
                 site, value = found[0].site, found[1]
-                known = evidence.setdefault(site, value)
-                if float(known) != value:
+                if not _agrees(evidence.get(site, value), value):
                     raise ImpossibleEvidenceError(
-                        f"query: site {site!r} is {float(known):g} by the evidence and {value:g} by the condition of {resolved.text!r}"
+                        f"query: the condition {to_text(comparison)!r} of {resolved.text!r} contradicts the evidence on {site!r}"
                     )
+                evidence[site] = value
             elif found is not None and self._continuous(found[0].site):
                 raise QueryError(
                     f"query: the condition {to_text(comparison)!r} on a continuous site of another world has probability "
@@ -185,7 +186,10 @@ class _Sampler:
     def _posterior(
         self, model: Any, evidence: Mapping[str, Any], method: Method | None, key: object = None
     ) -> Posterior:
-        name = (key, tuple((n, id(v) if isinstance(v, Tensor) else v) for n, v in evidence.items()))
+        name = (
+            key,
+            tuple((n, v if isinstance(v, int | float) else id(v)) for n, v in evidence.items()),
+        )
         if name not in self._posteriors:
             found = posterior_of(model, self.form, evidence, method, self.num_samples)
             self._posteriors[name] = found
@@ -325,6 +329,14 @@ def _declare(
         names[settings] = f"world {len(names)}"
         worlds[names[settings]] = made
     return names[settings]
+
+
+def _agrees(known: Any, value: float) -> bool:
+    """Whether evidence of any form allows the value."""
+    if isinstance(known, Interval):
+        return bool((known.low <= value).all() and (value <= known.high).all())
+    given = torch.as_tensor(known)
+    return bool(((given == value) | torch.isnan(given.double())).all())
 
 
 def _equality(comparison: Comparison) -> tuple[Outcome, float] | None:

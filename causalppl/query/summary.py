@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import InferenceError
 from .arithmetic import compute
 from .terms import Expression, Probability, Term
 
@@ -69,6 +70,8 @@ def _over_parameters(
     draws = torch.as_tensor(compute(query, lambda t: sums[t].ratio((1,))))
     parts = max(s.weight.shape[1] for s in sums.values())
     known = ~torch.isnan(draws).reshape(len(draws), -1).any(1)
+    if not bool(known.any()):
+        raise InferenceError("query: in no draw of the parameters do all terms have a value")
     draws = draws[known]
     mean, spread = draws.mean(0), draws.std(0)
     if parts == 2:

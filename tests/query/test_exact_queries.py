@@ -13,6 +13,7 @@ import reference
 import torch
 
 import causalppl as cp
+from causalppl.query.couplings import gumbel_max_joint
 from models import firing_squad
 
 HALF = torch.tensor(0.5, dtype=torch.float64)
@@ -73,8 +74,6 @@ def test_gumbel_max_joint_is_the_integral(size):
 
 
 def joint(p, q):
-    from causalppl.query.couplings import gumbel_max_joint
-
     return gumbel_max_joint(tuple(map(float, p)), tuple(map(float, q)))
 
 

@@ -65,7 +65,7 @@ TERMS = st.one_of(
 QUERIES = st.one_of(TERMS, st.builds(Arithmetic, st.sampled_from("+-*/"), arithmetic(TERMS), TERMS))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(QUERIES)
 def test_what_is_written_is_read_back(query):
     assert parse(to_text(query)) == query
