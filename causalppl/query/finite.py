@@ -89,11 +89,14 @@ class FiniteModel:
         self.form = form
         self.has_factors = any(s.kind == "factor" for s in form.sites.values())
         self._interned: dict[Any, Conditional] = {}
+        self._laws: dict[Any, tuple[Conditional, Tensor]] = {}
         self._dtypes: dict[str, torch.dtype] = {}
         self._tables: dict[tuple[str, tuple[float, ...]], Conditional | float] = {}
         for site in form.sites.values():
             if site.frames:
                 raise NotFinite(f"site {site.name!r} stands in the plate {site.frames[-1].name!r}")
+            if site.kind == "sample" and site.masked:
+                raise NotFinite(f"site {site.name!r} is weighed by a mask or a scale")
         reference = self.run({}, complete=True)
         self.nodes = tuple(reference.values)
         self.supports = {name: law.support for name, law in reference.laws.items()}
@@ -156,12 +159,15 @@ class FiniteModel:
         todo: list[dict[str, float]] = [{}]
         while todo:
             given = todo.pop()
-            run = self.run(given)
-            if run.waiting is None:
-                yield run
-            else:
-                support = run.laws[run.waiting].support
-                todo += [{**given, run.waiting: v} for v in reversed(support)]
+            run = self.run(given, complete=True)
+            yield run
+            # the sites that took their first possible value are given every other one in turn
+            path = dict(given)
+            for name, law in run.laws.items():
+                if name not in given:
+                    others = [v for v in law.support if v != run.values[name]]
+                    todo += [{**path, name: v} for v in others]
+                    path[name] = run.values[name]
 
     def _tabulate(self) -> None:
         count = math.prod(len(s) for s in self.supports.values())
@@ -280,25 +286,43 @@ class FiniteModel:
         if msg["mask"] is not None or msg["scale"] != 1.0:
             raise NotFinite(f"site {name!r} is weighed by a mask or a scale")
         base = _unwrapped(fn)
+        signature = (name, type(base), _numbers(base), str((msg["infer"] or {}).get("mechanism")))
+        if signature not in self._laws:
+            self._laws[signature] = self._read_law(msg, base)
+        return self._laws[signature]
+
+    def _read_law(self, msg: Message, base: Any) -> tuple[Conditional, Tensor]:
+        name = msg["name"]
         if not getattr(base, "has_enumerate_support", False):
             raise NotFinite(f"site {name!r} ({type(base).__name__}) has no finite support")
         support = base.enumerate_support(expand=False).reshape(-1)
         self._dtypes[name] = support.dtype
         exact = _doubled(base)
-        values = support.double() if support.is_floating_point() else support
+        wide = support.double() if support.is_floating_point() else support
         with torch.no_grad():
-            p = np.exp(exact_log_prob(exact, values).reshape(-1).double().numpy())
+            p = np.exp(exact_log_prob(exact, wide).reshape(-1).double().numpy())
         if not np.isfinite(p).all() or not p.sum() > 0:
             raise ProgramError(f"site {name!r} has probabilities {p.tolist()} in some run")
         p = p / p.sum()
-        key = (name, tuple(support.tolist()), p.tobytes(), *_coupling(msg, base))
-        law = self._interned.get(key)
-        if law is None:
-            law = Conditional(
-                name, tuple(map(float, support)), tuple(map(float, p)), *_coupling(msg, base)
+        coupling = _coupling(msg, base)
+        values = tuple(map(float, support))
+        law = Conditional(name, values, tuple(map(float, p)), *coupling)
+        return self._interned.setdefault((name, values, p.tobytes(), *coupling), law), support
+
+
+def _numbers(fn: Any) -> tuple[Any, ...]:
+    """The parameters of a distribution, as something that can be compared; with nested parts, the object itself."""
+    found: list[Any] = []
+    for name, part in vars(fn).items():
+        if isinstance(part, Tensor):
+            found.append(
+                (name, str(part.dtype), part.detach().cpu().contiguous().numpy().tobytes())
             )
-            self._interned[key] = law
-        return law, support
+        elif isinstance(part, int | float):
+            found.append((name, part))
+        elif isinstance(part, torch.distributions.Distribution):
+            return (fn,)
+    return tuple(found)
 
 
 def _matters(table: Mapping[tuple[float, ...], Conditional | float], i: int) -> bool:
