@@ -24,7 +24,6 @@ from .exact import exact_answer
 from .finite import FiniteModel, NotFinite
 from .parser import parse
 from .resolution import Arrows, outcomes, resolve
-from .sampled import sampled_answer
 from .scope import read_scope
 from .terms import Expression, parts
 
@@ -138,6 +137,8 @@ def query(
                 }
             )
             return estimate
+        from .sampled import sampled_answer  # an engine that exact queries do not need
+
         estimate, doubtful = sampled_answer(
             resolved, terms, form, arrows, scope, text, method, num_samples, why
         )
