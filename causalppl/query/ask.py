@@ -20,7 +20,6 @@ from ..structural.noise import fresh_seed, isolated_rng, keyed_seed
 from ..typing import Program, Values
 from .couplings import Conditional, NoExactCoupling
 from .estimate import Estimate
-from .exact import exact_answer
 from .finite import FiniteModel, NotFinite
 from .parser import parse
 from .resolution import Arrows, outcomes, resolve
@@ -121,6 +120,8 @@ def query(
         scope = read_scope(form, arrows, asked, over, units, parameters)
         found: tuple[Estimate, dict[str, Conditional]] | None = None
         if finite is not None:
+            from .exact import exact_answer  # each engine loads where it is used
+
             try:
                 found = exact_answer(resolved, terms, finite, scope, text)
             except NotFinite as reason:

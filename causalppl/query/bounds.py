@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import (
     IncompatibleMechanismError,
@@ -19,8 +19,6 @@ from ..typing import Program
 from .finite import FiniteModel, NotFinite
 from .parser import parse
 from .resolution import Resolved, resolve
-from .response_bounds import QueryBounds
-from .response_programs import Extremes
 from .terms import (
     Arithmetic,
     Comparison,
@@ -32,6 +30,9 @@ from .terms import (
     Term,
     parts,
 )
+
+if TYPE_CHECKING:
+    from .response_programs import Extremes
 
 __all__ = ["Bounds", "bounds"]
 
@@ -154,6 +155,10 @@ def _answer(
     query, terms = resolve(tree, model.parents, arguments)
     _known_sites(assume, model.nodes)
     _castable(tree, model)
+    from .response_bounds import (
+        QueryBounds,
+    )  # the solver loads where it is used: importing stays light
+
     solver = QueryBounds(_Tables(model), tuple(assume))
     return solver.extremes(_with_data(query, terms, model)), solver.coupled
 
