@@ -17,7 +17,6 @@ from ..structural.noise import isolated_rng, keyed_seed
 from ..structural.sites import Site, elements, site_kind, split_log_prob, unmasked
 from ..typing import Message
 from .convergence import convergence
-from .nutpie_sampler import sample_nuts
 from .posterior_draws import PosteriorDraws, refuse_subsampling
 
 __all__ = ["NUTS"]
@@ -215,6 +214,8 @@ class NUTS:
         each = max(-(-num_samples // self.chains), 1000)  # thinned below: R-hat needs long chains
         notes: tuple[str, ...]
         if self.sampler == "nutpie":
+            from .nutpie_sampler import sample_nuts  # loads where it is used: importing stays light
+
             result = sample_nuts(
                 lambda vector: potential.evaluate(vector)[0],
                 initial,
