@@ -259,9 +259,9 @@ ENTRIES = (
     Entry(
         "chest clinic",
         chest_clinic,
-        {"smokes": 0.0},
-        "cancer bronchitis either xray dyspnoea",
-        "",
+        {"tuberculosis": 1.0},
+        "either xray dyspnoea",
+        "either",
         law="bronchitis dyspnoea",
     ),
     Entry(
