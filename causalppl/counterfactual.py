@@ -95,15 +95,18 @@ class Posterior:
         if compile:
             raise MethodError("compile=True is not available in this version; leave it out")
         form, evaluation = self._form, self._evaluation
-        visible = [n for n in form.sites if n not in form.halves.values()]
-        for name in sites or ():
-            if name not in visible:
-                raise unknown_site("sites", name, visible)
+        hidden = set(form.halves.values())
+        visible = [n for n in form.sites if n not in hidden]
         question = Question(form, named_worlds(interventions, worlds), evaluation.has)
         if self.num_samples == 1 and question.stochastic and self._requested > 1:
             # nothing was random until this question: as many draws as were asked for
             evaluation = Evaluation(form, self._requested, {})
-        return self._result(evaluation.worlds(question), visible, sites)
+        values = evaluation.worlds(question)
+        shown = [n for n in dict.fromkeys(n for v in values.values() for n in v) if n not in hidden]
+        for name in sites or ():
+            if name not in shown:
+                raise unknown_site("sites", str(name), shown)
+        return self._result(values, visible, sites)
 
     def _result(
         self, values: dict[str, dict[str, Tensor]], visible: list[str], sites: list[str] | None
@@ -148,14 +151,9 @@ class Posterior:
             MethodError: a parameter's shape differs, or the program has no plate and no parameters are named.
         """
         own = self._form
-        form = StructuralForm(
-            own.model,
-            args,
-            kwargs,
-            evidence,
-            fresh_seed(seed) if seed is not None else own.seed,
-            own.params,
-        )
+        new_seed = own.seed if seed is None else fresh_seed(seed)
+        with own.modules.restored():  # networks as they were when the parameters were learnt
+            form = StructuralForm(own.model, args, kwargs, evidence, new_seed, own.params)
         shared = parameters_of(own, parameters)
         used = {n: self.latents[n] for n in form.latent if n in shared}
         for name, value in used.items():
@@ -203,8 +201,7 @@ class Posterior:
         shape = value.shape[1:]
         if site is None:
             return SiteLabels(name, (), torch.Size(), shape)
-        event_dim = 0 if site.kind == "deterministic" else site.fn.event_dim
-        batch = shape[: len(shape) - event_dim]
+        batch = shape[: len(shape) - site.event_dim]
         plates = tuple(
             (f.name, f.dim, f.size, self._form.indices.get(f.name))
             for f in site.frames

@@ -131,8 +131,15 @@ class _World(Messenger):
 
     def _postprocess_message(self, msg: Message) -> None:  # type: ignore[override]
         name = (msg["infer"] or {}).get("_program_name") if msg["type"] == "sample" else None
-        if name is not None:  # handlers inside the program know the site by its own name
-            msg["name"] = name
+        if name is None:
+            return
+        if "_intervened" not in msg["infer"] and not torch.equal(msg["value"], self.values[name]):
+            raise ProgramError(
+                f"multi_world: site {msg['name']!r} follows from the factual world's noise, and a handler gives it another value, "
+                "which would weigh nothing; condition factual sites only, or give cp.abduct the evidence with worlds="
+            )
+        self.values[name] = msg["value"]
+        msg["name"] = name  # handlers inside the program know the site by its own name
 
     def _value(self, msg: Message) -> Tensor:
         name = msg["name"]

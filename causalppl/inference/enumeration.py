@@ -38,7 +38,10 @@ def support_of(site: Site) -> Tensor | None:
         fn = getattr(fn, "base_dist", None)
         if fn is None:
             return None
-    support: Tensor = fn.enumerate_support(expand=False)
+    try:
+        support: Tensor = fn.enumerate_support(expand=False)
+    except NotImplementedError:  # a Binomial whose counts differ
+        return None
     return support.reshape(len(support), *fn.event_shape)
 
 
@@ -97,6 +100,7 @@ class Enumeration:
 
     max_assignments = 2**16
 
+    @torch.no_grad()
     def sample(self, form: StructuralForm, num_samples: int, progress: Progress) -> PosteriorDraws:
         """See :class:`~causalppl.inference.Method`."""
         refuse_subsampling(form, "Enumeration")

@@ -66,6 +66,7 @@ class ImportanceSampling:
                 f"ImportanceSampling: proposal={self.proposal!r} is not known; it can be 'prior'"
             )
 
+    @torch.no_grad()
     def sample(self, form: StructuralForm, num_samples: int, progress: Progress) -> PosteriorDraws:
         """See :class:`~causalppl.inference.Method`."""
         evident = form.evident

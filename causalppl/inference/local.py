@@ -18,6 +18,7 @@ __all__ = ["local_draws"]
 _ELEMENTS = 20_000_000  # of proposals kept at a time, about 80 MB in float32
 
 
+@torch.no_grad()
 def local_draws(
     form: StructuralForm, parameters: dict[str, Tensor], num_samples: int
 ) -> dict[str, Tensor]:

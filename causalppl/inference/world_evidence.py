@@ -443,5 +443,5 @@ class _Weight:
             if fact.missing is not None:
                 holds = holds | fact.missing
         log_prob = torch.where(holds, 0.0, -torch.inf)
-        events = 0 if site.kind == "deterministic" else site.fn.event_dim
+        events = site.event_dim
         self.add(msg, log_prob.sum(list(range(-events, 0))) if events else log_prob)

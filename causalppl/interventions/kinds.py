@@ -219,6 +219,10 @@ def _read(site: str, given: Any) -> Intervention:
         return Hard(given.clone())  # written to later, the intervention stays as it was asked
     if isinstance(given, numbers.Number | np.ndarray | np.generic | list | tuple):
         return Hard(_tensor(site, given))
+    if isinstance(given, type):
+        raise InterventionError(
+            f"do: {given.__name__} for site {site!r} is a class; give an instance, such as dist.Normal(0.0, 1.0)"
+        )
     if hasattr(given, "log_prob") and hasattr(given, "sample"):  # before callable: these are too
         return Stochastic(given)
     if callable(given):
@@ -262,6 +266,10 @@ def cast_to(site: str, value: Tensor, dtype: torch.dtype, verb: str = "do") -> T
     """Cast to the site's dtype; a fraction for an integer site is refused."""
     if value.dtype == dtype:
         return value
+    if value.is_complex() and not dtype.is_complex:
+        raise InterventionError(
+            f"{verb}: the value for site {site!r} is complex, and the site's values are real ({dtype}); give a real number"
+        )
     integral = not dtype.is_floating_point and not dtype.is_complex
     if integral and value.is_floating_point() and not torch._C._functorch.is_batchedtensor(value):
         if bool((value.detach() != value.detach().round()).any()):
@@ -304,6 +312,17 @@ def fit_shape(
         ) from None
 
 
+def _returned(site: str, given: Any) -> Tensor:
+    if isinstance(given, Tensor):
+        return given
+    try:
+        return torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError):
+        raise InterventionError(
+            f"do: the callable for site {site!r} returned {given!r}; return a number or a tensor"
+        ) from None
+
+
 def outcome(
     site: str,
     intervention: Hard | Functional | Shift | Policy | FromWorld | Where,
@@ -321,8 +340,7 @@ def outcome(
     if isinstance(intervention, Hard):
         return intervention.value
     if isinstance(intervention, Functional):
-        given = intervention.function(natural())
-        return given if isinstance(given, Tensor) else torch.as_tensor(given)
+        return _returned(site, intervention.function(natural()))
     if isinstance(intervention, Policy):
         try:
             given = intervention.function(upstream)
@@ -331,7 +349,7 @@ def outcome(
                 f"do: the policy for site {site!r} reads {error.args[0]!r}, which is not upstream of it; "
                 f"values it may read here: {sorted(upstream)}"
             ) from None
-        return given if isinstance(given, Tensor) else torch.as_tensor(given)
+        return _returned(site, given)
     if isinstance(intervention, FromWorld):
         raise InterventionError(
             f"do: cp.from_world({intervention.world!r}) for site {site!r} needs that world beside this one; ask "

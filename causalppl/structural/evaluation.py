@@ -9,7 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import IncompatibleMechanismError, NoMechanismError, ProgramError, site_list
+from ..errors import (
+    IncompatibleMechanismError,
+    InterventionError,
+    NoMechanismError,
+    ProgramError,
+    site_list,
+)
 from ..interventions import (
     FromWorld,
     Hard,
@@ -19,6 +25,8 @@ from ..interventions import (
     cast_to,
     fit_shape,
     outcome,
+    program_arguments,
+    unknown_site,
 )
 from ..mechanisms import mechanism_for
 from ..typing import Message, Noise
@@ -172,7 +180,25 @@ class Evaluation:
         with torch.set_grad_enabled(question.differentiable):
             for group in question.groups:
                 found |= self._evaluate(group, found)
+                self._check(group, found)
         return {world: stack_rows(found[world]) for world in (FACTUAL, *question.worlds)}
+
+    def _check(self, group: Group, found: Mapping[str, Any]) -> None:
+        """What only the evaluated worlds show of an intervention: that its site exists, and that its callable gave numbers."""
+        for name, intervention in group.other.items():
+            for world in group.worlds:
+                rows = found[world] if isinstance(found[world], list) else [found[world]]
+                values = [row[name] for row in rows if name in row]
+                if not values:
+                    seen = list(dict.fromkeys(n for row in rows for n in row))
+                    raise unknown_site("do", name, seen, program_arguments(self.form.model))
+                if isinstance(intervention, Stochastic | Hard):
+                    continue
+                if any(bool(torch.isnan(v).any()) for v in values):
+                    raise InterventionError(
+                        f"do: the intervention on site {name!r} of world {world!r} gave NaN; return numbers, or use "
+                        "cp.where(mask, ...) to leave some units as they are"
+                    )
 
     def _evaluate(self, group: Group, before: Mapping[str, Any]) -> dict[str, Any]:
         """World to stacked values, or to a list of rows."""
@@ -241,6 +267,11 @@ class Evaluation:
 
     def _replacement(self, name: str, intervention: Stochastic) -> Any:
         fn, new = self.form.sites[name].fn, intervention.distribution
+        if new.event_dim > fn.event_dim:
+            raise IncompatibleMechanismError(
+                f"do: the distribution for site {name!r} has event shape {tuple(new.event_shape)}, and one value of the site has shape "
+                f"{tuple(fn.event_shape)}; leave out .to_event()"
+            )
         if new.event_dim < fn.event_dim and len(new.shape()) >= fn.event_dim:
             new = new.to_event(fn.event_dim - new.event_dim)
         try:

@@ -139,6 +139,14 @@ def fit_evidence(name: str, given: Any, fn: Any, like: Tensor, free: bool) -> Kn
         high = torch.where(torch.isnan(high), torch.inf, high)
         return Known(like, None, (low, high))
     value = as_tensor(name, given).to(like.device)
+    if value.is_complex() and not like.is_complex():
+        raise EvidenceError(
+            f"evidence: the value for site {name!r} is complex, and the site's values are real"
+        )
+    if not free and bool(torch.isinf(value).any()):
+        raise SupportError(
+            f"evidence: the value for site {name!r} is infinite; give a finite one, or a range, cp.Interval(low, high)"
+        )
     missing = (
         torch.isnan(value)
         if value.is_floating_point()

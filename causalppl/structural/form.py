@@ -47,6 +47,7 @@ class SiteMessenger(Messenger):
         super().__init__()
         self.rule, self.form = rule, form
         self.values: dict[str, Tensor] = {}
+        self.sizes: dict[str, int] = {}
 
     def _process_message(self, msg: Message) -> None:  # type: ignore[override]
         msg["stop"] = True
@@ -56,8 +57,7 @@ class SiteMessenger(Messenger):
                 msg["value"], msg["done"] = self.form.params[name], True
         elif kind == "sample":
             if isinstance(msg["fn"], _Subsample):
-                if msg["value"] is None:
-                    msg["value"] = self.form.indices.get(name)
+                self._indices(msg)
                 return
             if name in self.values:
                 raise ProgramError(
@@ -66,10 +66,25 @@ class SiteMessenger(Messenger):
             if name in self.form.halves:
                 msg["value"], msg["done"] = self.values[self.form.halves[name]], True
                 return
+            if name in self.form.restated:
+                msg["mask"] = None
+            if msg["value"] is None and site_kind(msg) == "deterministic":  # poutine.uncondition
+                msg["value"] = msg["fn"].sample()
             value = self.rule(msg)
             msg["value"], msg["done"] = value, True
             if site_kind(msg) != "factor":
                 self.values[name] = value
+
+    def _indices(self, msg: Message) -> None:
+        """A subsample is the same in every run; a plate that takes all its units has the size that it asks for."""
+        name, fn = msg["name"], msg["fn"]
+        if self.sizes.setdefault(name, fn.size) != fn.size:
+            raise ProgramError(
+                f"the program has two plates named {name!r}, of sizes {self.sizes[name]} and {fn.size}; give each its own name"
+            )
+        part = fn.subsample_size is not None and fn.subsample_size < fn.size
+        if part and msg["value"] is None:
+            msg["value"] = self.form.indices.get(name)
 
     def _postprocess_message(self, msg: Message) -> None:  # type: ignore[override]
         if msg["type"] == "sample" and isinstance(msg["fn"], _Subsample):
@@ -86,6 +101,7 @@ class StructuralForm:
         conditioned: values of the sites in the evidence, completed where entries are missing.
         halves: Pyro's ``y_unobserved`` to ``y_observed`` where a site has ``obs_mask=``: the first is given the second's value,
             so that both are one site with missing entries, ``y``.
+        restated: those ``y_observed`` of which the evidence says, in place of the mask, which entries are known.
 
     Raises:
         UnknownSiteError, EvidenceError, ShapeError, SupportError, ImpossibleEvidenceError: evidence that does not fit.
@@ -109,12 +125,18 @@ class StructuralForm:
         self.params: dict[str, Tensor] = dict(params or {})
         self.indices: dict[str, Tensor] = dict(indices or {})
         self.halves: dict[str, str] = {}
+        self.restated: set[str] = set()
         self.modules = ModuleState(model, args, kwargs, copies=modules)
         self.evidence = read_evidence(evidence)
         self.conditioned: dict[str, Tensor] = {}
         self.sites: dict[str, Site] = {}
         with isolated_rng(keyed_seed(seed, "reference")):
             self.run(self._read, validate=True)
+        if not self.sites:
+            raise ProgramError(
+                "the program ran and showed no site: give a function that runs pyro.sample statements when it is called, an instance and "
+                "not its class, and no generator function"
+            )
         known = {*self.sites, *(n.removesuffix(_KNOWN) for n in self.halves.values())}
         for name in self.evidence:
             if name not in known:
@@ -143,18 +165,15 @@ class StructuralForm:
         value, infer = msg["value"], msg["infer"] or {}
         observed = msg["is_observed"] and kind != "deterministic"
         missing = interval = None
+        if name in self.evidence and self.evidence[name] is None:
+            raise EvidenceError(
+                f"evidence: None for site {name!r} is no value; give NaN for a missing entry, or leave the site out"
+            )
         if name.endswith(_UNKNOWN) and self._is_half(msg):
             self.halves[name] = name.removesuffix(_UNKNOWN) + _KNOWN
             return self.sites[self.halves[name]].value
-        whole = name.removesuffix(_KNOWN)
-        given = self.evidence.get(name)
-        if given is None and whole != name and kind == "sample" and isinstance(msg["mask"], Tensor):
-            given = self.evidence.get(
-                whole
-            )  # evidence for a site with obs_mask, under its own name
-        if given is not None and not (
-            kind == "deterministic" and name + _KNOWN in self.halves.values()
-        ):
+        given = self._given_at(msg, kind)
+        if given is not None:
             if infer.get("_intervened", False):
                 raise EvidenceError(
                     f"evidence: site {name!r} is set by a do, which removes its mechanism; leave it out of the "
@@ -181,6 +200,18 @@ class StructuralForm:
                     missing = None
         self._add(msg, kind, value, bool(observed), missing, interval)
         return value  # type: ignore[no-any-return]
+
+    def _given_at(self, msg: Message, kind: str) -> Any:
+        """The evidence for a site; of the halves of one with ``obs_mask=`` it is the first's, under their common name."""
+        name = msg["name"]
+        if kind == "deterministic" and name + _KNOWN in self.halves.values():
+            return None
+        whole, given = name.removesuffix(_KNOWN), self.evidence.get(name)
+        half = whole != name and kind == "sample" and isinstance(msg["mask"], Tensor)
+        if given is None and half and whole in self.evidence:
+            given, msg["mask"] = self.evidence[whole], None
+            self.restated.add(name)
+        return given
 
     def _add(
         self,
@@ -233,7 +264,7 @@ class StructuralForm:
             free = name not in self.conditioned and site.interval is None and not site.latent
             if own is not None and free and not _same(own, site.value):
                 raise _differs(name)
-            if site.kind == "sample":
+            if site.kind in ("sample", "factor"):
                 given = exact_log_prob(site.fn, site.value)
                 if not _same(exact_log_prob(msg["fn"], site.value), given):
                     raise _differs(name)
@@ -361,6 +392,11 @@ class StructuralForm:
             assert mechanism is not None
             if site.interval is not None and has_quantiles(mechanism, fn):
                 return draw_inside(mechanism, fn, site.interval, own)  # type: ignore[arg-type]
+            if fn.shape() != site.fn.shape():
+                raise ProgramError(
+                    f"site {name!r} has different shapes in different draws, {tuple(site.fn.shape())} and {tuple(fn.shape())}; pad it "
+                    "in the program to the largest"
+                )
             value = mechanism.forward(fn, own)
             return value if site.missing is None else torch.where(site.missing, value, site.value)
 
@@ -432,7 +468,7 @@ class StructuralForm:
         else:
             low, high = site.interval
             log_prob = torch.where((value >= low) & (value <= high), 0.0, -torch.inf)
-        events = 0 if site.kind == "deterministic" else fn.event_dim
+        events = site.event_dim
         return log_prob.sum(list(range(-events, 0))) if events else log_prob
 
     def _equal_log_prob(self, name: str, natural: Tensor) -> Tensor:

@@ -140,7 +140,8 @@ class Question:
                     raise unknown_site("do", key.pattern, list(form.sites))
             elif key not in form.sites:
                 # a site in a branch that the reference run did not take may show in another row
-                if not self._elsewhere(key):
+                # or in this world: that it does is checked when the world has been run
+                if not (form.dependencies.hidden or self._elsewhere(key)):
                     raise unknown_site("do", key, list(form.sites), program_arguments(form.model))
                 prepared[key] = given[key]
         for name, site in form.sites.items():
@@ -149,9 +150,8 @@ class Question:
                 continue
             if isinstance(intervention, Hard):
                 value = cast_to(name, intervention.value.to(site.value.device), site.value.dtype)
-                events = 0 if site.kind == "deterministic" else site.fn.event_dim
                 indices = [
-                    (f.dim - events, f.full_size, form.indices[f.name])
+                    (f.dim - site.event_dim, f.full_size, form.indices[f.name])
                     for f in site.frames
                     if f.vectorized and f.full_size is not None and f.name in form.indices
                 ]

@@ -47,6 +47,12 @@ class Site:
         return self.kind == "sample" and (not self.observed or self.missing is not None)
 
     @property
+    def event_dim(self) -> int:
+        """Dims of one value. A deterministic site has as many as its value where Pyro was not told, which says nothing."""
+        dims: int = self.fn.event_dim
+        return 0 if self.kind == "deterministic" and dims >= self.value.dim() else dims
+
+    @property
     def discrete(self) -> bool:
         """Whether its values are discrete, as far as its distribution tells."""
         try:

@@ -65,7 +65,10 @@ class ModuleState:
                 if id(module) in seen:
                     continue
                 seen.add(id(module))
-                for slots in (module._parameters, module._buffers):
+                stores: tuple[Any, Any] = (module._parameters, module._buffers)
+                for slots in stores:
+                    if not isinstance(slots, dict):  # of torch.jit: they cannot be exchanged
+                        continue
                     for name, tensor in slots.items():
                         if tensor is not None:
                             copy = tensor.detach().clone()

@@ -24,9 +24,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::causalppl.errors.ExecutorWarnin
 N = dist.Normal
 
 
-def defect(reason: str, *case: Any, name: str) -> Any:
-    """A case that fails today, strictly."""
-    return pytest.param(*case, id=name, marks=pytest.mark.xfail(strict=True, reason=reason))
+def once(_how: str, *case: Any, name: str) -> Any:
+    """A case that once failed, and how."""
+    return pytest.param(*case, id=name)
 
 
 def ask(
@@ -150,7 +150,7 @@ EMPTY = "a program without a site is answered with an empty result"
     [
         (twice_the_name, (), errors.ProgramError, "two sites named 'x'"),
         (sample_and_deterministic, (), errors.ProgramError, "two sites named 'x'"),
-        defect(
+        once(
             SIZES,
             one_plate_of_two_sizes,
             (),
@@ -158,7 +158,7 @@ EMPTY = "a program without a site is answered with an empty result"
             "units",
             name="one_plate_of_two_sizes",
         ),
-        defect(
+        once(
             SIZES,
             plate_of_random_size,
             (),
@@ -168,7 +168,7 @@ EMPTY = "a program without a site is answered with an empty result"
         ),
         (drawn_by_rsample, (), errors.NondeterministicProgramError, f"{RANDOM}.*'y'"),
         (drawn_into_a_deterministic_site, (), errors.NondeterministicProgramError, RANDOM),
-        defect(
+        once(
             "a factor is left out of the check of determinism",
             drawn_inside_a_factor,
             (),
@@ -186,11 +186,11 @@ EMPTY = "a program without a site is answered with an empty result"
         (counts_its_calls, ([],), errors.NondeterministicProgramError, RANDOM),
         (new_name_each_run, ([],), errors.NondeterministicProgramError, "site 'x_2' differs"),
         (hidden_by_block, (), errors.NondeterministicProgramError, f"{RANDOM}.*'y'"),
-        defect(EMPTY, without_sites, (), errors.ProgramError, "no site", name="without_sites"),
-        defect(
+        once(EMPTY, without_sites, (), errors.ProgramError, "no site", name="without_sites"),
+        once(
             EMPTY, gives_a_generator, (), errors.ProgramError, "generator", name="gives_a_generator"
         ),
-        defect(EMPTY, Model, (), errors.ProgramError, "instance|no site", name="a_class"),
+        once(EMPTY, Model, (), errors.ProgramError, "instance|no site", name="a_class"),
     ],
 )
 def test_invalid_programs(
@@ -205,7 +205,6 @@ def test_a_name_used_twice_in_the_world_only() -> None:
         ask(twice_in_the_other_branch, {"a": 1.0}, {"a": 0.0, "x": 0.2})
 
 
-@pytest.mark.xfail(strict=True, reason=SIZES)
 def test_a_plate_whose_size_the_intervention_changes() -> None:
     with pytest.raises(errors.IncompatibleMechanismError, match="'x'"):
         ask(plate_of_chosen_size, {"many": 1.0}, {"many": 0.0, "x": torch.zeros(2)})
@@ -319,36 +318,36 @@ NAN = "a callable's NaN is not looked for, and sites below it are given numbers"
         ),
         ({"x": lambda v: v * torch.ones(3)}, errors.ShapeError, r"'x' has shape \(3,\)"),
         ({"x": N(torch.zeros(3), 1.0)}, errors.IncompatibleMechanismError, r"'x'.*\(3,\)"),
-        defect(
+        once(
             "the imaginary part is dropped in silence",
             {"x": 1j},
             errors.InterventionError,
             "complex",
             name="complex",
         ),
-        defect(NAN, {"x": lambda v: v * math.nan}, errors.InterventionError, "NaN", name="nan"),
-        defect(
+        once(NAN, {"x": lambda v: v * math.nan}, errors.InterventionError, "NaN", name="nan"),
+        once(
             NAN,
             {"b": cp.policy(lambda v: v["x"] * math.nan)},
             errors.InterventionError,
             "NaN",
             name="policy_nan",
         ),
-        defect(
+        once(
             "torch's RuntimeError about NoneType comes out",
             {"x": lambda v: None},
             errors.InterventionError,
             "'x'",
             name="callable_of_nothing",
         ),
-        defect(
+        once(
             "the class is looked up as if it were a distribution: no mechanism for DistributionMeta",
             {"x": dist.Normal},
             errors.InterventionError,
             "class|instance",
             name="class_of_distributions",
         ),
-        defect(
+        once(
             "the site gets a dimension: three values for each of three units",
             {"y": N(torch.zeros(3), 1.0).to_event(1)},
             errors.CausalPPLError,
@@ -368,7 +367,7 @@ def test_invalid_interventions(interventions: Any, error: type[Exception], match
         ({"z": 1.0}, errors.UnknownSiteError, "no site 'z'"),
         ({"units": 1.0}, errors.UnknownSiteError, "no site 'units'"),
         ({"x": None}, errors.EvidenceError, "None for site 'x' is no value"),
-        defect(
+        once(
             "infinity passes for real; the program runs on and fails in a distribution below",
             {"x": math.inf},
             errors.CausalPPLError,
@@ -381,14 +380,14 @@ def test_invalid_interventions(interventions: Any, error: type[Exception], match
         ({"k": -1}, errors.SupportError, "'k'.*support"),
         ({"share": torch.full((3, 2), 0.7)}, errors.SupportError, "'share'.*support"),
         ({"total": 99.0}, errors.EvidenceError, "'total'"),
-        defect(
+        once(
             "a TypeError of the look-up of near names comes out",
             {1: 1.0},
             errors.EvidenceError,
             "site name",
             name="no_name",
         ),
-        defect(
+        once(
             "the imaginary part is dropped in silence",
             {"x": 1j},
             errors.EvidenceError,
@@ -430,21 +429,21 @@ def test_invalid_worlds(worlds: Any, error: type[Exception], match: str) -> None
             errors.MethodError,
             "'x'.*latent",
         ),
-        defect(
+        once(
             "True is taken for one draw",
             {"num_samples": True},
             errors.MethodError,
             "num_samples",
             name="num_samples_true",
         ),
-        defect(
+        once(
             "Python's ValueError about int() comes out",
             {"seed": "a"},
             errors.CausalPPLError,
             "seed",
             name="seed_text",
         ),
-        defect(
+        once(
             "cut to an integer in silence",
             {"seed": 1.5},
             errors.CausalPPLError,
@@ -464,7 +463,7 @@ def test_invalid_options(options: Any, error: type[Exception], match: str) -> No
         (["z"], "'z'"),
         (["x", "z"], "'z'"),
         (["units"], "'units'"),
-        defect(
+        once(
             "a TypeError of the look-up of near names comes out",
             [1],
             "1",
@@ -503,15 +502,11 @@ def test_do_on_a_site_of_a_branch_never_taken() -> None:
         ask(sometimes_taken, {"hidden": 1.0}, {"a": 0.0, "y": 0.3})
 
 
-@pytest.mark.xfail(
-    strict=True, reason="only rows of the factual world are searched for the site, not the world's"
-)
 def test_do_on_a_site_that_the_intervention_itself_opens() -> None:
     worlds = ask(sometimes_taken, {"a": 1.0, "hidden": 2.0}, {"a": 0.0, "y": 0.3})
     assert float(worlds.tensor("hidden", "counterfactual")[0]) == 2.0
 
 
-@pytest.mark.xfail(strict=True, reason="sites= knows the sites of the first run only")
 def test_keeping_a_site_that_some_rows_show() -> None:
     worlds = cp.abduct(sometimes_taken, num_samples=8, seed=0)().predict(
         {"a": 1.0}, sites=["hidden"]
@@ -522,11 +517,6 @@ def test_keeping_a_site_that_some_rows_show() -> None:
 # --- Programs that are valid, and refused or answered wrongly -----------------------------------
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="a deterministic site without a value is not expected",
-)
 def test_uncondition() -> None:
     """Pyro's own handler takes the data out, and the values of deterministic sites with them."""
 
@@ -540,11 +530,6 @@ def test_uncondition() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.xfail(
-    strict=True,
-    raises=AttributeError,
-    reason="the snapshot of modules reads a traced one as a plain one",
-)
 def test_a_network_traced_by_torch() -> None:
     traced = torch.jit.trace(torch.nn.Linear(1, 1), torch.zeros(1), check_trace=False)
 
@@ -557,9 +542,6 @@ def test_a_network_traced_by_torch() -> None:
     torch.testing.assert_close(worlds.tensor("y", "counterfactual"), weight.reshape(1, 1))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the axes of a site that do has set are read without its event dims"
-)
 def test_labels_of_a_site_that_do_has_set() -> None:
     def program() -> None:
         with pyro.plate("units", 3):
