@@ -11,7 +11,7 @@ from typing import Any
 import pyro
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import tree_map
 
 from .counterfactual import Posterior, abduct
 from .errors import MethodError, ShapeError, UnknownSiteError, site_list
@@ -83,15 +83,16 @@ class Counterfactual:
         """The worlds, given the program's own arguments."""
         if not self.compiled:
             return self._abducted(*args, **kwargs).predict(worlds=self._named)
-        key = _key(args, kwargs)
+        tensors: list[Tensor] = []
+        key = _key(args, kwargs, tensors)
         prepared = self._find(("values", key)) if key is not None else None
         if prepared is not None:
-            answer = self._at_once(prepared, args, kwargs, fresh_seed(self._seed))
+            answer = self._at_once(prepared, tensors, fresh_seed(self._seed))
             if answer is not None:
                 return answer
         posterior = self._abducted(*args, **kwargs)
         if prepared is None and key is not None and self._is_function_of_noise(posterior):
-            answer = self._first(("values", key), posterior)
+            answer = self._first(("values", key), posterior, tensors)
             if answer is not None:
                 return answer
         return self._predict(posterior)
@@ -124,7 +125,7 @@ class Counterfactual:
         plain = self._method is None and posterior._given is None
         return plain and not form.evident and form.executor.sequential_because is None
 
-    def _first(self, key: Any, posterior: Posterior) -> Worlds | None:
+    def _first(self, key: Any, posterior: Posterior, tensors: list[Tensor]) -> Worlds | None:
         """Trace, prove and compile; ``None``, with a warning, where that cannot be."""
         from .structural.compiled import Compiler
         from .structural.executors import agree
@@ -135,7 +136,7 @@ class Counterfactual:
         try:
             prepared = self._keep(key, form, posterior)
             prepared.rows = plain.num_draws
-            values = self._values(prepared, form.args, form.kwargs, form.seed)
+            values = self._values(prepared, tensors, form.seed)
             same = values is not None and all(
                 agree(values[w][s], plain.tensor(s, world=w))
                 for s in plain
@@ -151,23 +152,21 @@ class Counterfactual:
             return plain
         return posterior._result(values, None, "compiled")
 
-    def _at_once(
-        self, prepared: _Prepared, args: tuple[Any, ...], kwargs: dict[str, Any], seed: int
-    ) -> Worlds | None:
+    def _at_once(self, prepared: _Prepared, tensors: list[Tensor], seed: int) -> Worlds | None:
         """The worlds without reading the program again; ``None`` where these arguments have to be looked at."""
         assert prepared.posterior is not None
-        values = self._values(prepared, args, kwargs, seed)
+        values = self._values(prepared, tensors, seed)
         return None if values is None else prepared.posterior._result(values, None, "compiled")
 
     def _values(
-        self, prepared: _Prepared, args: tuple[Any, ...], kwargs: dict[str, Any], seed: int
+        self, prepared: _Prepared, tensors: list[Tensor], seed: int
     ) -> dict[str, dict[str, Tensor]] | None:
         """All worlds in one graph: draws of what is latent, abduction, prediction, and whether the evidence is possible."""
         from .structural.compiled import bound_form, fresh_inputs
 
         form, question, rows = copy.copy(prepared.form), prepared.question, prepared.rows
         form.seed = seed
-        free = _free(form, args, kwargs)
+        free = _free(form, tensors)
         if free is None:
             return None
         evaluation = Evaluation(form, rows, {})
@@ -197,9 +196,15 @@ class Counterfactual:
     def _graph(
         self, prepared: _Prepared, kind: str, function: Any, inputs: dict[str, Any]
     ) -> dict[str, dict[str, Tensor]]:
-        from .structural.compiled import Graph, moved, refuse_values_as_numbers, signature
+        from .structural.compiled import (
+            Graph,
+            leaves_of,
+            moved,
+            refuse_values_as_numbers,
+            signature,
+        )
 
-        leaves, _ = tree_flatten(inputs)
+        leaves = leaves_of(inputs)
         key = (kind, *map(signature, leaves))
         graph = prepared.graphs.get(key)
         if graph is None:
@@ -267,7 +272,7 @@ class Counterfactual:
             found = self._compiled_from_noise(noise, args, kwargs)
             if found is not None:
                 return found
-        key = ("noise", _key(args, kwargs, same=True))
+        key = ("noise", _key(args, kwargs, [], same=True))
         prepared = self._find(key) if key[1] is not None else None
         if prepared is None:
             prepared = self._keep(key, self._read(args, kwargs), None, shared=False)
@@ -280,7 +285,8 @@ class Counterfactual:
         from .structural.compiled import Compiler, bound_form, form_key, fresh_inputs
 
         self._compiler = self._compiler or Compiler(shared=True)
-        key = ("compiled noise", _key(args, kwargs))
+        tensors: list[Tensor] = []
+        key = ("compiled noise", _key(args, kwargs, tensors))
         prepared = self._find(key) if key[1] is not None else None
         form = self._read(args, kwargs) if prepared is None else prepared.form
         rows = _rows(form, noise)
@@ -289,7 +295,7 @@ class Counterfactual:
                 form_key(form)
                 prepared = self._keep(key, form, None)
             prepared.rows, question = rows, prepared.question
-            free = _free(form, args, kwargs)
+            free = _free(form, tensors)
             if free is None:
                 return None
             fresh = (
@@ -349,11 +355,12 @@ class Counterfactual:
         return prepared
 
 
-def _key(args: tuple[Any, ...], kwargs: dict[str, Any], same: bool = False) -> Any:
+def _key(
+    args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[Tensor], same: bool = False
+) -> Any:
     """The structure of arguments, or with ``same`` their identity; ``None`` where they cannot be compared."""
     from .structural.compiled import NotCompiled, signature, split
 
-    tensors: list[Tensor] = []
     try:
         key = split((args, kwargs), tensors)
     except NotCompiled:
@@ -362,13 +369,9 @@ def _key(args: tuple[Any, ...], kwargs: dict[str, Any], same: bool = False) -> A
     return (key, *found, torch.get_default_dtype())
 
 
-def _free(form: StructuralForm, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _free(form: StructuralForm, tensors: list[Tensor]) -> Any:
     """The present values of everything that a graph takes as input besides noise; ``None`` where something is gone."""
-    from .structural.compiled import split
-
-    tensors: list[Tensor] = []
-    split((args, kwargs), tensors)
-    store = pyro.get_param_store()
+    store: Any = pyro.get_param_store() if form.params else {}
     if any(name not in store for name in form.params):
         return None
     return {
@@ -380,13 +383,15 @@ def _free(form: StructuralForm, args: tuple[Any, ...], kwargs: dict[str, Any]) -
 
 
 def _rows(form: StructuralForm, noise: Mapping[str, Noise]) -> int:
+    from .structural.compiled import leaves_of
+
     counts = set()
     for name, value in noise.items():
         if name not in form.sites:
             raise UnknownSiteError(
                 f"from_noise: the program has no site {name!r}; its sites are {site_list(form.sites)}"
             )
-        counts |= {len(t) for t in tree_flatten(value)[0]}
+        counts |= {t.shape[0] for t in leaves_of(value)}
     if len(counts) != 1:
         raise ShapeError(
             f"from_noise: the first dim of every noise is its rows, but their sizes are {sorted(counts)}"
