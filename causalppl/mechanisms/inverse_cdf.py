@@ -142,6 +142,15 @@ def _asymmetric_laplace_value(fn: Any, score: Tensor) -> Tensor:
     return fn.loc + torch.where(below, -distance, distance)  # type: ignore[no-any-return]
 
 
+def _skew_logistic_score(fn: Any, value: Tensor) -> Tensor:
+    log_cdf = -fn.asymmetry * softplus((fn.loc - value) / fn.scale)
+    return log_cdf - log1mexp(log_cdf)  # type: ignore[no-any-return]
+
+
+def _skew_logistic_value(fn: Any, score: Tensor) -> Tensor:
+    return fn.loc - fn.scale * inverse_softplus(softplus(-score) / fn.asymmetry)  # type: ignore[no-any-return]
+
+
 def _tilt(fn: Any) -> Tensor:
     # the density is exp(tilt x) up to a constant; the formulas divide by it, and are accurate however small it is
     tilt = log_odds(fn)
@@ -193,6 +202,7 @@ _FAMILIES: dict[type, InverseCDF] = {
     dist.AsymmetricLaplace: InverseCDF(
         "loc", score=_asymmetric_laplace_score, value=_asymmetric_laplace_value
     ),
+    dist.SkewLogistic: InverseCDF("loc", score=_skew_logistic_score, value=_skew_logistic_value),
     torch.distributions.ContinuousBernoulli: InverseCDF(
         "_param", score=_continuous_bernoulli_score, value=_continuous_bernoulli_value
     ),

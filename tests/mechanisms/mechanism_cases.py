@@ -17,10 +17,18 @@ CASES: dict[str, MechanismCase] = {}
 
 
 def add(
-    family: type, first: Parameters, second: Parameters, label: str = "", **options: Any
+    family: type,
+    first: Parameters,
+    second: Parameters,
+    label: str = "",
+    couplings: bool = False,
+    **options: Any,
 ) -> None:
-    """A case for each of the family's mechanisms."""
-    for name in (mechanism_names(family) if isinstance(family, type) else []) or [None]:
+    """A case for each of the family's mechanisms; the couplings that all families share where ``couplings`` says so."""
+    names = mechanism_names(family) if isinstance(family, type) else []
+    if not couplings:
+        names = [name for name in names if name not in ("antitone", "independent")]
+    for name in names or [None]:
         title = f"{family.__name__}{label}-{name}" if name else f"{family.__name__}{label}"
         CASES[title] = MechanismCase(family, first, second, name, **options)  # type: ignore[arg-type]
 
@@ -33,10 +41,10 @@ for _family in (
     dist.Logistic,
     dist.SoftLaplace,
 ):
-    add(_family, *LOC_SCALE)
+    add(_family, *LOC_SCALE, couplings=_family in (dist.Normal, dist.Gumbel))
 add(dist.LogNormal, *LOC_SCALE)
 add(dist.Normal, {"loc": [0.0, 3.0], "scale": 2.0}, {"loc": [1.0, -2.0], "scale": 0.3}, "[2]")
-add(dist.Exponential, {"rate": 2.0}, {"rate": 0.3})
+add(dist.Exponential, {"rate": 2.0}, {"rate": 0.3}, couplings=True)
 add(dist.Weibull, {"scale": 2.0, "concentration": 1.5}, {"scale": 0.5, "concentration": 0.6})
 add(dist.Pareto, {"scale": 2.0, "alpha": 1.5}, {"scale": 0.5, "alpha": 3.0})
 add(
@@ -52,9 +60,9 @@ add(
     {"loc": 1.0, "scale": 2.0, "concentration": 0.3},
     {"loc": 0.0, "scale": 0.5, "concentration": -0.4},
 )
-add(dist.Bernoulli, {"probs": 0.7}, {"probs": 0.4})
+add(dist.Bernoulli, {"probs": 0.7}, {"probs": 0.4}, couplings=True)
 add(dist.Bernoulli, {"logits": [3.0, -20.0]}, {"logits": [-1.0, 9.0]}, "[2]")
-add(dist.Categorical, {"probs": [0.2, 0.3, 0.5]}, {"probs": [0.5, 0.3, 0.2]})
+add(dist.Categorical, {"probs": [0.2, 0.3, 0.5]}, {"probs": [0.5, 0.3, 0.2]}, couplings=True)
 add(
     dist.Categorical,
     {"logits": [[0.3, 2.0, -4.0], [0.0, 0.0, 0.0]]},
@@ -253,4 +261,121 @@ add(
     {"df": 3.0, "loc": [1.0, 2.0], **_LOWER},
     {"df": 9.0, "loc": [0.0, -2.0], **_OTHER},
     draws=4000,
+)
+add(
+    dist.SkewLogistic,
+    {"loc": 1.0, "scale": 2.0, "asymmetry": 0.5},
+    {"loc": 0.0, "scale": 1.0, "asymmetry": 3.0},
+)
+add(
+    dist.VonMises,
+    {"loc": 1.0, "concentration": 2.0},
+    {"loc": -3.0, "concentration": 80.0},
+    draws=2000,
+    relative=False,
+)
+add(
+    dist.ProjectedNormal,
+    {"concentration": [1.0, -2.0]},
+    {"concentration": [0.0, 0.3]},
+    draws=4000,
+    relative=False,
+)
+add(
+    dist.ProjectedNormal,
+    {"concentration": [4.0, -2.0, 1.0]},
+    {"concentration": [0.0, 0.3, -0.2]},
+    "[3]",
+    draws=4000,
+    relative=False,
+)
+
+
+def sine_skewed(loc: Any, concentration: Any, skewness: Any) -> Any:
+    """Two independent angles, skewed together."""
+    return dist.SineSkewed(dist.VonMises(loc, concentration).to_event(1), skewness)
+
+
+add(
+    sine_skewed,
+    {"loc": [0.3, -1.0], "concentration": [1.0, 3.0], "skewness": [0.4, -0.5]},
+    {"loc": [0.0, 2.0], "concentration": [2.0, 0.5], "skewness": [-0.9, 0.1]},
+    draws=2000,
+    batchable=False,  # its constructor reads values
+    relative=False,
+)
+add(
+    dist.BetaBinomial,
+    {"concentration1": 2.0, "concentration0": 3.0, "total_count": 9},
+    {"concentration1": 0.4, "concentration0": 0.7, "total_count": 9},
+    draws=2000,
+)
+add(
+    dist.Multinomial,
+    {"total_count": 6, "probs": [0.2, 0.3, 0.5]},
+    {"total_count": 6, "probs": [0.5, 0.0, 0.5]},
+    draws=2000,
+)
+add(
+    dist.DirichletMultinomial,
+    {"concentration": [0.5, 2.0, 1.0], "total_count": 6},
+    {"concentration": [3.0, 0.7, 5.0], "total_count": 6},
+    draws=1000,
+)
+add(dist.LKJCholesky, {"dim": 3, "concentration": 1.0}, {"dim": 3, "concentration": 4.0}, draws=2000, relative=False)
+add(dist.LKJ, {"dim": 3, "concentration": 0.6}, {"dim": 3, "concentration": 2.0}, draws=2000, relative=False)
+add(
+    dist.Wishart,
+    {"df": 4.5, **_LOWER},
+    {"df": 2.2, **_OTHER},
+    draws=2000,
+    relative=False,
+    differentiable=("df", "scale_tril"),
+)
+add(
+    dist.MixtureOfDiagNormals,
+    {
+        "locs": [[0.0, 1.0], [2.0, -1.0]],
+        "coord_scale": [[1.0, 0.5], [0.3, 2.0]],
+        "component_logits": [0.3, 1.0],
+    },
+    {
+        "locs": [[0.0, 0.0], [1.0, 1.0]],
+        "coord_scale": [[2.0, 0.5], [1.0, 1.0]],
+        "component_logits": [0.0, -1.0],
+    },
+    draws=4000,
+)
+add(
+    dist.MixtureOfDiagNormalsSharedCovariance,
+    {
+        "locs": [[0.0, 1.0], [2.0, -1.0]],
+        "coord_scale": [1.0, 0.5],
+        "component_logits": [0.3, 1.0],
+    },
+    {
+        "locs": [[0.0, 0.0], [1.0, 1.0]],
+        "coord_scale": [2.0, 0.5],
+        "component_logits": [0.0, -1.0],
+    },
+    draws=4000,
+)
+_SOFT: Parameters = {"temperature": 0.7}
+add(
+    dist.RelaxedBernoulliStraightThrough,
+    {"probs": 0.3, **_SOFT},
+    {"probs": 0.8, **_SOFT},
+    differentiable=(),  # straight through: not those of the value
+)
+add(
+    dist.RelaxedOneHotCategoricalStraightThrough,
+    {"probs": [0.3, 0.2, 0.5], **_SOFT},
+    {"probs": [0.1, 0.8, 0.1], **_SOFT},
+    differentiable=(),
+)
+add(
+    dist.OneHotCategoricalStraightThrough,
+    {"probs": [0.3, 0.2, 0.5]},
+    {"probs": [0.1, 0.8, 0.1]},
+    differentiable=(),
 )
