@@ -8,34 +8,46 @@ from . import errors
 from .counterfactual import Posterior, abduct, counterfactual
 from .errors import CausalPPLError
 from .inference import NUTS, Enumeration, Exact, ImportanceSampling, PosteriorSamples
-from .interventions import do, policy, shift, where
+from .interventions import do, from_world, policy, set_mechanism, shift, where
 from .mechanisms import Mechanism, mechanism_for, register_mechanism
+from .query import Bounds, Estimate, bounds, mechanism_sensitivity, query
 from .results import Diagnostics, Worlds
-from .structural import settings
+from .structural import Interval, settings
+from .worlds import multi_world, twin_world
 
 __version__ = "0.1.0"
 
 __all__ = [
     "NUTS",
+    "Bounds",
     "CausalPPLError",
     "Diagnostics",
     "Enumeration",
+    "Estimate",
     "Exact",
     "ImportanceSampling",
+    "Interval",
     "Mechanism",
     "Posterior",
     "PosteriorSamples",
     "Worlds",
     "abduct",
+    "bounds",
     "counterfactual",
     "do",
     "errors",
+    "from_world",
     "mechanism_for",
+    "mechanism_sensitivity",
+    "multi_world",
     "plots",
     "policy",
+    "query",
     "register_mechanism",
+    "set_mechanism",
     "settings",
     "shift",
+    "twin_world",
     "where",
 ]
 

@@ -2,97 +2,34 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from os import PathLike
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
-from .errors import (
-    IncompatibleMechanismError,
-    InterventionError,
-    MethodError,
-    NoMechanismError,
-    ProgramError,
-    WorldNameError,
-    site_list,
+from .errors import MethodError, site_list
+from .inference import (
+    Method,
+    PosteriorDraws,
+    WorldEvidence,
+    choose_and_sample,
+    local_draws,
+    read_posterior,
+    write_posterior,
 )
-from .inference import Method, PosteriorDraws, choose_and_sample, local_draws
-from .interventions import (
-    Functional,
-    Hard,
-    Intervention,
-    Interventions,
-    Policy,
-    Shift,
-    Stochastic,
-    Where,
-    as_interventions,
-    cast_to,
-    check_support,
-    fit_shape,
-    match,
-    outcome,
-    program_arguments,
-    unknown_site,
-)
-from .mechanisms import mechanism_for
+from .interventions import unknown_site
 from .progress import Progress, progress_from
 from .results import Diagnostics, SiteLabels, Worlds
-from .structural.dependencies import track
-from .structural.form import ROW, Site, StructuralForm, site_kind, site_mechanism
-from .structural.noise import draw, fresh_seed, isolated_rng, keyed_seed
-from .typing import Message, Noise, Program, Values
+from .structural.evaluation import Evaluation
+from .structural.form import ROW, StructuralForm
+from .structural.noise import fresh_seed
+from .structural.question import Question, named_worlds
+from .structural.units import needs_parameters, parameters
+from .typing import Noise, Program
 
 __all__ = ["Posterior", "abduct", "counterfactual"]
-
-FACTUAL = "factual"
-
-
-class _NewSite(Exception):
-    """A world shows a site that the batched noise does not cover: run row by row."""
-
-
-def _worlds_from(
-    interventions: Mapping[Any, Any] | None, worlds: Mapping[str, Mapping[Any, Any]] | None
-) -> dict[str, Interventions]:
-    named: dict[str, Interventions] = {}
-    if interventions is not None:
-        named["counterfactual"] = as_interventions(interventions)
-    if worlds is not None and not isinstance(worlds, Mapping):
-        raise WorldNameError("worlds: give a mapping of world name to interventions")
-    for name, given in (worlds or {}).items():
-        if not isinstance(name, str) or not name or "/" in name:
-            raise WorldNameError(
-                f"worlds: {name!r} is no world name; use a non-empty string without '/'"
-            )
-        if name == FACTUAL:
-            raise WorldNameError(
-                f"worlds: {FACTUAL!r} is reserved for the world that happened, which is always present; choose another name"
-            )
-        if name in named:
-            raise WorldNameError(
-                f"worlds: the name {name!r} is used twice: the positional interventions are the world 'counterfactual'"
-            )
-        if not isinstance(given, Mapping):
-            raise InterventionError(
-                f"worlds: world {name!r} is given as {given!r}; give its interventions as a mapping such as {{'x': 1.0}}"
-            )
-        named[name] = as_interventions(given)
-    return named
-
-
-@dataclass
-class _Group:
-    """Worlds evaluated together: stacked hard interventions, or one world of any kind."""
-
-    worlds: list[str]
-    values: dict[str, Tensor]  #: site to (worlds, *site shape)
-    masks: dict[str, Tensor]  #: site to (worlds,) booleans, where some worlds leave it alone
-    other: dict[str, Intervention]
 
 
 class Posterior:
@@ -103,13 +40,18 @@ class Posterior:
         latents: latent site to draws, shape ``(num_samples,) + site shape``.
     """
 
-    def __init__(self, form: StructuralForm, draws: PosteriorDraws, requested: int = 1) -> None:
+    def __init__(
+        self,
+        form: StructuralForm,
+        draws: PosteriorDraws,
+        requested: int = 1,
+        evaluation: Evaluation | None = None,
+    ) -> None:
         self._form, self._draws, self._requested = form, draws, requested
         self.num_samples = draws.num_samples
-        self._drawn = draws.latents
         self.latents = {n: v for n, v in draws.latents.items() if n != ROW}
-        self._trace: tuple[Any, Any] | None = None
-        self._dependencies: Any = None
+        self._evaluation = evaluation or Evaluation(form, self.num_samples, draws.latents)
+        self._given = evaluation
 
     def __repr__(self) -> str:
         return f"Posterior({self.num_samples} draws of {site_list(self._form.sites)} by {self._draws.method}: {self._draws.why})"
@@ -117,63 +59,12 @@ class Posterior:
     @property
     def noise(self) -> dict[str, Noise]:
         """Abducted noise by site, shape ``(num_samples,) + noise shape``; only where the program can be batched."""
-        noise = self._factual()[1]
+        noise = self._evaluation.known[1]
         if isinstance(noise, list):
             raise MethodError(
                 "the program runs row by row, so its noise has no common shape; ask for worlds instead"
             )
         return dict(noise)
-
-    def _bases(self) -> dict[str, Noise]:
-        form = self._form
-        return {
-            name: draw(site.mechanism.base(site.fn), self.num_samples, form.seed, name, "base")
-            for name, site in form.sites.items()
-            if site.kind == "sample"
-            and site.mechanism is not None
-            and not site.mechanism.invertible
-        }
-
-    def _factual(self) -> tuple[Any, Any]:
-        """Values and noise of the factual world: stacked, or a list of rows."""
-        if self._trace is None:
-            form = self._form
-
-            def row(
-                index: Tensor, latents: dict[str, Tensor], bases: dict[str, Noise]
-            ) -> tuple[dict[str, Tensor], dict[str, Noise]]:
-                noise: dict[str, Noise] = {}
-
-                def rule(msg: Message) -> Tensor:
-                    name, kind = msg["name"], site_kind(msg)
-                    site = form.sites.get(name)
-                    if site is None and msg["value"] is None:
-                        if form.executor.sequential_because is None and self.num_samples > 1:
-                            raise _NewSite(name)
-                        mechanism = site_mechanism(msg)
-                        noise[name] = form.branch_noise(mechanism.noise(msg["fn"]), name, index)
-                        return mechanism.forward(msg["fn"], noise[name])
-                    value = form.given(msg, latents)
-                    if kind == "sample" and site is not None and site.mechanism is not None:
-                        base = bases.get(name)
-                        if base is None and not site.mechanism.invertible:
-                            base = form.branch_noise(site.mechanism.base(msg["fn"]), name, index)
-                        noise[name] = site.mechanism.abduct(msg["fn"], value, base)
-                    return value
-
-                return form.run(rule), noise
-
-            with torch.no_grad():
-                index = self._rows()
-                found = form.executor.map(row, self.num_samples, index, self._drawn, self._bases())
-            self._trace = (
-                ([v for v, _ in found], [n for _, n in found]) if isinstance(found, list) else found
-            )
-        return self._trace
-
-    def _rows(self) -> Tensor:
-        """The rows that draws were drawn in, which key the noise of sites in branches."""
-        return self._drawn.get(ROW, torch.arange(self.num_samples))
 
     def predict(
         self,
@@ -186,7 +77,8 @@ class Posterior:
         r"""The factual world and others that share its noise: :math:`f(\text{abduct}(v), do)`.
 
         Args:
-            interventions: one world, named ``"counterfactual"``: site to anything :func:`causalppl.do` takes.
+            interventions: one world, named ``"counterfactual"``: site to anything :func:`causalppl.do` takes, and to
+                :func:`causalppl.from_world`.
             worlds: several worlds by name.
             sites: sites to keep; all by default.
             compile: not available yet; a request raises.
@@ -198,88 +90,79 @@ class Posterior:
             UnknownSiteError, InterventionError, ShapeError, SupportError, WorldNameError: a request that does not fit.
             NoMechanismError: a site downstream of an intervention has no structural assignment.
             IncompatibleMechanismError: a site's family or noise shape differs between worlds.
+            NondeterministicProgramError: a world is random outside its sample sites.
         """
         if compile:
             raise MethodError("compile=True is not available in this version; leave it out")
-        form = self._form
-        named = _worlds_from(interventions, worlds)
-        keep = list(form.sites) if sites is None else list(sites)
-        for name in keep:
-            if name not in form.sites:
-                raise unknown_site("sites", name, list(form.sites))
-        prepared = {world: self._prepare(given) for world, given in named.items()}
-        if self.num_samples == 1 and any(
-            isinstance(i, Stochastic) for p in prepared.values() for i in p.values()
-        ):
+        form, evaluation = self._form, self._evaluation
+        hidden = set(form.halves.values())
+        visible = [n for n in form.sites if n not in hidden]
+        question = Question(form, named_worlds(interventions, worlds), evaluation.has)
+        if self.num_samples == 1 and question.stochastic and self._requested > 1:
             # nothing was random until this question: as many draws as were asked for
-            many = replace(self._draws, num_samples=self._requested)
-            return (
-                Posterior(form, many, 1).predict(worlds=named, sites=sites)
-                if self._requested > 1
-                else self._predict(prepared, keep, sites)
-            )
-        return self._predict(prepared, keep, sites)
+            evaluation = Evaluation(form, self._requested, {})
+        values = evaluation.worlds(question)
+        shown = [n for n in dict.fromkeys(n for v in values.values() for n in v) if n not in hidden]
+        for name in sites or ():
+            if name not in shown:
+                raise unknown_site("sites", str(name), shown)
+        return self._result(values, visible, sites)
 
-    def _predict(
-        self, prepared: dict[str, dict[str, Intervention]], keep: list[str], sites: list[str] | None
+    def _result(
+        self, values: dict[str, dict[str, Tensor]], visible: list[str], sites: list[str] | None
     ) -> Worlds:
         form = self._form
-        gradients = any(_value_of(i).requires_grad for p in prepared.values() for i in p.values())
-        values: dict[str, dict[str, Tensor]] = {
-            FACTUAL: _stack_rows(self._factual()[0], self.num_samples)
+        hidden = set(form.halves.values())
+        extra = [n for v in values.values() for n in v if n not in form.sites]
+        wanted = dict.fromkeys(visible + extra if sites is None else sites)
+        wanted = {
+            n: None
+            for n in wanted
+            if n not in hidden and (n not in form.sites or form.sites[n].kind != "factor")
         }
-        with torch.set_grad_enabled(gradients):
-            for group in _groups(prepared, form):
-                values |= self._evaluate(group)
-        ordered = {world: values[world] for world in (FACTUAL, *prepared)}
-        extra = [n for v in ordered.values() for n in v if n not in form.sites]
-        wanted = dict.fromkeys([*keep, *(extra if sites is None else [])])
-        wanted = {n: None for n in wanted if n not in form.sites or form.sites[n].kind != "factor"}
-        labels = {
-            n: self._labels(n, next(v[n] for v in ordered.values() if n in v)) for n in wanted
-        }
-        shown = {n: next(v[n] for v in ordered.values() if n in v) for n in wanted}
+        shown = {n: next(v[n] for v in values.values() if n in v) for n in wanted}
         lacking = {
-            n: _nowhere(t) for n, t in shown.items() if any(n not in v for v in ordered.values())
+            n: _nowhere(t) for n, t in shown.items() if any(n not in v for v in values.values())
         }
-        chosen = {
-            w: {n: v[n] if n in v else lacking[n] for n in wanted} for w, v in ordered.items()
-        }
+        chosen = {w: {n: v[n] if n in v else lacking[n] for n in wanted} for w, v in values.items()}
+        labels = {n: self._labels(n, t) for n, t in shown.items()}
         return Worlds(chosen, labels, self._diagnostics())
 
     def for_units(
-        self, *args: Any, evidence: Values | None = None, seed: int | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        evidence: Any = None,
+        seed: int | None = None,
+        parameters: Iterable[str] | None = None,
+        **kwargs: Any,
     ) -> Posterior:
         """The posterior for new units: draws of the parameters are reused, the new units alone abducted.
 
-        Parameters are the latent sites outside every plate. What stays latent in the new units is drawn given each parameter
-        draw, by importance resampling for each unit.
+        Parameters are the latent sites outside the units' plate that no unit influences, the units being those of the plates
+        that the observed sites share; or those named. What stays latent in the new units is drawn given each parameter draw, by
+        importance resampling for each unit.
 
         Args:
             args: the program's arguments for the new units.
             evidence: what is known of them.
+            parameters: names of the latent sites whose draws are reused.
 
         Raises:
-            MethodError: a parameter's shape differs.
+            MethodError: a parameter's shape differs, or the program has no plate and no parameters are named.
         """
-        form = StructuralForm(
-            self._form.model,
-            args,
-            kwargs,
-            evidence,
-            fresh_seed(seed) if seed is not None else self._form.seed,
-        )
-        form.params = dict(self._form.params)
-        parameters = {n: v for n, v in self.latents.items() if not self._form.sites[n].frames}
-        local = [n for n in form.latent if n not in parameters]
-        used = {n: parameters[n] for n in form.latent if n in parameters}
+        own = self._form
+        new_seed = own.seed if seed is None else fresh_seed(seed)
+        with own.modules.restored():  # networks as they were when the parameters were learnt
+            form = StructuralForm(own.model, args, kwargs, evidence, new_seed, own.params)
+        shared = parameters_of(own, parameters)
+        used = {n: self.latents[n] for n in form.latent if n in shared}
         for name, value in used.items():
             if value.shape[1:] != form.sites[name].value.shape:
                 raise MethodError(
                     f"for_units: the parameter {name!r} has shape {tuple(form.sites[name].value.shape)} for the new "
                     f"arguments and {tuple(value.shape[1:])} in the posterior; give arguments of the same columns"
                 )
-        if local:
+        if any(n not in used for n in form.latent):
             used = local_draws(form, used, self.num_samples)
         draws = PosteriorDraws(
             used,
@@ -288,214 +171,37 @@ class Posterior:
             f"parameter draws reused; {self._draws.why}",
             rhat=self._draws.rhat,
         )
-        return Posterior(form, draws)
+        return Posterior(form, draws, self._requested)
 
-    def _prepare(self, given: Interventions) -> dict[str, Intervention]:
-        """Interventions by site name: checked, hard values cast and broadcast to their sites."""
-        form = self._form
-        prepared: dict[str, Intervention] = {}
-        for key in given:
-            if isinstance(key, re.Pattern):
-                if not any(key.fullmatch(name) for name in form.sites):
-                    raise unknown_site("do", key.pattern, list(form.sites))
-            elif key not in form.sites:
-                # a site in a branch that the reference run did not take may show in another row
-                rows = self._factual()[0]
-                if not (isinstance(rows, list) and any(key in row for row in rows)):
-                    raise unknown_site("do", key, list(form.sites), program_arguments(form.model))
-                prepared[key] = given[key]
-        for name, site in form.sites.items():
-            intervention = match(given, name)
-            if intervention is None:
-                continue
-            if isinstance(intervention, Hard):
-                value = cast_to(name, intervention.value.to(site.value.device), site.value.dtype)
-                indices = [
-                    (f.dim - site.fn.event_dim, f.full_size, form.indices[f.name])
-                    for f in site.frames
-                    if f.vectorized and f.full_size is not None and f.name in form.indices
-                ]
-                fitted = fit_shape(name, value, site.value.shape, indices)
-                if site.kind == "sample":  # a number is checked once, not once a unit
-                    check_support(
-                        "do",
-                        name,
-                        site.fn,
-                        value if value.dim() == 0 and site.fn.event_dim == 0 else fitted,
-                    )
-                value = fitted
-                intervention = Hard(value)
-            prepared[name] = intervention
-        return prepared
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write draws, evidence, parameters, seed, and the program's arguments where these are tensors, numbers or text.
 
-    def _affected(self, targets: set[str]) -> set[str]:
-        form = self._form
-        if self._dependencies is None:
-            values = {n: s.value for n, s in form.sites.items() if s.kind == "sample"}
-            with isolated_rng(keyed_seed(form.seed, "dependencies")):
-                self._dependencies = track(form.model, form.args, form.kwargs, values=values)
-        known = {t for t in targets if t in form.sites}
-        return set(self._dependencies.descendants(known)) | targets
+        The file holds no code: :meth:`load` needs the program again. Answers after loading are those from before.
+        """
+        write_posterior(path, self._form, self._draws, self._requested, self._given)
 
-    def _evaluate(self, group: _Group) -> dict[str, dict[str, Tensor]]:
-        form = self._form
-        targets = set(group.values) | set(group.other)
-        affected = self._affected(targets)
-        for name in affected - targets:
-            site = form.sites.get(name)
-            if site is not None and site.kind == "sample" and site.mechanism is None:
-                raise NoMechanismError(
-                    f"site {name!r} is downstream of an intervention on {site_list(targets)} and has no structural assignment: "
-                    f"{site.why_none}. Register one with cp.register_mechanism, or intervene on {name!r} too"
-                )
-        factual, noise = self._factual()
-        fresh = {
-            name: draw(
-                mechanism_for(i.distribution).noise(self._replacement(name, i)),
-                self.num_samples,
-                form.seed,
-                name,
-                "do",
-            )
-            for name, i in group.other.items()
-            if isinstance(i, Stochastic)
-        }
-        count = len(group.worlds)
-        index = self._rows()
+    @classmethod
+    def load(
+        cls, path: str | PathLike[str], model: Program, *args: Any, **kwargs: Any
+    ) -> Posterior:
+        """Read what :meth:`save` wrote.
 
-        def row(
-            i: Tensor, facts: dict[str, Tensor], noises: dict[str, Noise], new: dict[str, Noise]
-        ) -> dict[str, Tensor]:
-            def world(values: dict[str, Tensor], masks: dict[str, Tensor]) -> dict[str, Tensor]:
-                return self._world(group, affected, i, facts, noises, new, values, masks)
+        Args:
+            path: the file.
+            model: the program; its networks get the parameters in the file while they are used for this posterior.
+            args: the program's arguments; those in the file by default.
 
-            if count == 1:
-                first = tree_map(lambda leaf: leaf[0], (group.values, group.masks))
-                return {n: v.unsqueeze(0) for n, v in world(*first).items()}
-            if form.executor.sequential_because is not None:
-                rows = [
-                    world(*tree_map(lambda leaf, k=k: leaf[k], (group.values, group.masks)))
-                    for k in range(count)
-                ]
-                return {f"{n}\x1f{k}": v for k, r in enumerate(rows) for n, v in r.items()}
-            stacked: dict[str, Tensor] = torch.func.vmap(world)(group.values, group.masks)
-            return stacked
-
-        if isinstance(factual, list):
-            found: Any = [
-                row(index[i], factual[i], noise[i], tree_map(lambda leaf, i=i: leaf[i], fresh))
-                for i in range(self.num_samples)
-            ]
-        elif self.num_samples == 1 and count > 1:  # the worlds are the rows
-            one: Any = tree_map(lambda leaf: leaf[0], (index, factual, noise, fresh))
-
-            def alone(values: dict[str, Tensor], masks: dict[str, Tensor]) -> dict[str, Tensor]:
-                return self._world(group, affected, one[0], one[1], one[2], one[3], values, masks)
-
-            found = form.executor.map(alone, count, group.values, group.masks)
-            if isinstance(found, list):
-                return {
-                    w: {n: v.unsqueeze(0) for n, v in r.items()}
-                    for w, r in zip(group.worlds, found, strict=True)
-                }
-            return {
-                w: {n: v[k : k + 1] for n, v in found.items()} for k, w in enumerate(group.worlds)
-            }
-        else:
-            found = form.executor.map(row, self.num_samples, index, factual, noise, fresh)
-        if isinstance(found, list) and count > 1:
-            return {
-                w: _stack_rows([_of_world(r, k) for r in found], self.num_samples)
-                for k, w in enumerate(group.worlds)
-            }
-        stacked = _stack_rows(found, self.num_samples)
-        return {w: {n: v[:, k] for n, v in stacked.items()} for k, w in enumerate(group.worlds)}
-
-    def _replacement(self, name: str, intervention: Stochastic) -> Any:
-        fn, new = self._form.sites[name].fn, intervention.distribution
-        if new.event_dim < fn.event_dim and len(new.shape()) >= fn.event_dim:
-            new = new.to_event(fn.event_dim - new.event_dim)
-        try:
-            return new.expand(fn.batch_shape)
-        except RuntimeError:
-            raise IncompatibleMechanismError(
-                f"do: the distribution for site {name!r} has batch shape {tuple(new.batch_shape)}, which does not expand to the site's "
-                f"{tuple(fn.batch_shape)}"
-            ) from None
-
-    def _world(
-        self,
-        group: _Group,
-        affected: set[str],
-        index: Tensor,
-        facts: dict[str, Tensor],
-        noises: dict[str, Noise],
-        fresh: dict[str, Noise],
-        hard: dict[str, Tensor],
-        masks: dict[str, Tensor],
-    ) -> dict[str, Tensor]:
-        """One row of one world."""
-        form = self._form
-        values: dict[str, Tensor] = {}
-
-        def natural(msg: Message) -> Tensor:
-            name, kind = msg["name"], site_kind(msg)
-            if kind != "sample":
-                if name in form.conditioned and name not in affected:
-                    return form.conditioned[name]
-                return msg["value"]  # type: ignore[no-any-return]
-            if name in facts and (name not in affected or form.sites[name].mechanism is None):
-                return facts[name]
-            mechanism = site_mechanism(msg)
-            if name not in noises:
-                if form.executor.sequential_because is None and self.num_samples > 1:
-                    raise _NewSite(name)
-                return form.branch(msg, index)
-            site = form.sites.get(name)
-            if site is not None:
-                _check_compatible(site, mechanism, msg["fn"])
-            return mechanism.forward(msg["fn"], noises[name])
-
-        def rule(msg: Message) -> Tensor:
-            name = msg["name"]
-            if name in hard:
-                value = hard[name]
-                if name in masks:
-                    value = torch.where(masks[name], value, natural(msg))
-            elif name in group.other:
-                value = self._other(group.other[name], msg, natural, values, fresh)
-            else:
-                value = natural(msg)
-            values[name] = value
-            return value
-
-        return form.run(rule)
-
-    def _other(
-        self,
-        intervention: Intervention,
-        msg: Message,
-        natural: Callable[[Message], Tensor],
-        upstream: dict[str, Tensor],
-        fresh: dict[str, Noise],
-    ) -> Tensor:
-        name = msg["name"]
-        if isinstance(intervention, Stochastic):
-            new = self._replacement(name, intervention)
-            return mechanism_for(new).forward(new, fresh[name])
-        site = self._form.sites.get(name)
-        shape = site.value.shape if site is not None else msg["fn"].shape()
-        dtype = site.value.dtype if site is not None else torch.get_default_dtype()
-        raw = outcome(name, intervention, lambda: natural(msg), upstream)
-        return fit_shape(name, cast_to(name, raw, dtype), shape)
+        Raises:
+            ProgramError: the file is of another program, or holds something else.
+        """
+        return cls(*read_posterior(path, model, args, kwargs))
 
     def _labels(self, name: str, value: Tensor) -> SiteLabels:
         site = self._form.sites.get(name)
         shape = value.shape[1:]
         if site is None:
             return SiteLabels(name, (), torch.Size(), shape)
-        event_dim = 0 if site.kind == "deterministic" else site.fn.event_dim
-        batch = shape[: len(shape) - event_dim]
+        batch = shape[: len(shape) - site.event_dim]
         plates = tuple(
             (f.name, f.dim, f.size, self._form.indices.get(f.name))
             for f in site.frames
@@ -505,6 +211,7 @@ class Posterior:
 
     def _diagnostics(self) -> Diagnostics:
         draws, form = self._draws, self._form
+        whole = {half: half.removesuffix("_observed") for half in form.halves.values()}
         return Diagnostics(
             method=draws.method,
             why=draws.why,
@@ -512,68 +219,32 @@ class Posterior:
             pareto_k=draws.pareto_k,
             rhat=draws.rhat,
             mechanisms={
-                n: getattr(s.mechanism, "name", type(s.mechanism).__name__)
+                whole.get(n, n): getattr(s.mechanism, "name", type(s.mechanism).__name__)
                 for n, s in form.sites.items()
                 if s.kind == "sample" and s.mechanism is not None
             },
             identification=None,
             executor=form.executor.name,
-            notes=draws.notes,
+            notes=(*draws.notes, *form.notes),
             unit_names=draws.unit_names,
         )
 
 
-def _value_of(intervention: Intervention) -> Tensor:
-    inner = intervention.inner if isinstance(intervention, Where) else intervention
-    if isinstance(inner, Hard):
-        return inner.value
-    return (
-        inner.amount
-        if isinstance(inner, Shift)
-        else torch.empty(0, requires_grad=isinstance(inner, Functional | Policy))
-    )
+def parameters_of(form: StructuralForm, named: Iterable[str] | None) -> list[str]:
+    """The parameters of a program whose draws are reused.
 
-
-def _check_compatible(site: Site, mechanism: Any, fn: Any) -> None:
-    if type(fn) is not type(site.fn) and mechanism != site.mechanism:
-        raise IncompatibleMechanismError(
-            f"site {site.name!r} is {type(site.fn).__name__} in the factual world and {type(fn).__name__} in another: their "
-            "noises are not the same thing; use one family in all worlds, or two sites"
-        )
-    if fn.shape() != site.fn.shape():
-        raise IncompatibleMechanismError(
-            f"site {site.name!r} has shape {tuple(site.fn.shape())} in the factual world and {tuple(fn.shape())} in another; "
-            "its noise cannot be shared"
-        )
-
-
-def _groups(prepared: dict[str, dict[str, Intervention]], form: StructuralForm) -> list[_Group]:
-    """Worlds of hard interventions on the same sites together; many different targets merged by masks."""
-    by_sites: dict[frozenset[str], list[str]] = {}
-    groups = []
-    for world, given in prepared.items():
-        if all(isinstance(i, Hard) and n in form.sites for n, i in given.items()):
-            by_sites.setdefault(frozenset(given), []).append(world)
-        else:
-            groups.append(_Group([world], {}, {}, dict(given)))
-    merged = (
-        [[w for ws in by_sites.values() for w in ws]]
-        if len(by_sites) > 3
-        else list(by_sites.values())
-    )
-    for names in merged:
-        sites = dict.fromkeys(n for w in names for n in prepared[w])
-        values, masks = {}, {}
-        for site in sites:
-            chosen = [prepared[w].get(site) for w in names]
-            like = form.sites[site].value
-            parts = [i.value if isinstance(i, Hard) else like for i in chosen]
-            # one world keeps its expanded view: a copy costs as much as the program at a million units
-            values[site] = parts[0].unsqueeze(0) if len(parts) == 1 else torch.stack(parts)
-            if any(i is None for i in chosen):
-                masks[site] = torch.tensor([i is not None for i in chosen], device=like.device)
-        groups.append(_Group(names, values, masks, {}))
-    return groups
+    Raises:
+        MethodError: there is no plate, and none is named.
+    """
+    found = parameters(form, named)
+    if (
+        not found
+        and form.latent
+        and named is None
+        and not any(s.frames for s in form.sites.values())
+    ):
+        raise needs_parameters(form)
+    return found
 
 
 def _nowhere(like: Tensor) -> Tensor:
@@ -581,43 +252,13 @@ def _nowhere(like: Tensor) -> Tensor:
     return torch.full_like(like, float("nan"), dtype=dtype)
 
 
-def _of_world(row: dict[str, Tensor], k: int) -> dict[str, Tensor]:
-    suffix = f"\x1f{k}"
-    return {n[: -len(suffix)]: v for n, v in row.items() if n.endswith(suffix)}
-
-
-def _stack_rows(found: Any, rows: int) -> dict[str, Tensor]:
-    """Rows as one tensor a site; NaN in the rows that lack a site."""
-    if not isinstance(found, list):
-        return dict(found)
-    stacked = {}
-    for name in dict.fromkeys(n for row in found for n in row):
-        like = next(row[name] for row in found if name in row)
-        if all(name in row for row in found):
-            shapes = {row[name].shape for row in found}
-            if len(shapes) > 1:
-                raise ProgramError(
-                    f"site {name!r} has different shapes in different draws: {sorted(map(tuple, shapes))}; pad it in the program"
-                )
-            stacked[name] = torch.stack([row[name] for row in found])
-        else:
-            wide = like.to(torch.get_default_dtype()) if not like.is_floating_point() else like
-            stacked[name] = torch.stack(
-                [
-                    row[name].to(wide.dtype) if name in row else torch.full_like(wide, float("nan"))
-                    for row in found
-                ]
-            )
-    return stacked
-
-
 def abduct(
     model: Program,
-    evidence: Values | None = None,
+    evidence: Any = None,
     *,
     method: Method | None = None,
     num_samples: int = 1000,
-    worlds: Mapping[str, Any] | None = None,
+    worlds: Mapping[str, Mapping[Any, Any]] | None = None,
     seed: int | None = None,
     progress: bool | Progress = False,
 ) -> Callable[..., Posterior]:
@@ -629,15 +270,23 @@ def abduct(
 
     Args:
         model: a Pyro program.
-        evidence: site to number, array or tensor in the site's shape as the program runs it; ``obs=`` sites are evidence already.
+        evidence: site to number, array, column or tensor in the site's shape as the program runs it, or a data frame whose columns
+            are sites; NaN where an entry is missing, :class:`causalppl.Interval` where a range is known. ``obs=`` sites are
+            evidence already; their entries that are NaN or masked out are missing. Missingness is taken as ignorable.
+            ``"world/site"`` is evidence in a world that ``worlds`` declares.
         method: an inference method; ``None`` chooses one, and the result's diagnostics say which and why.
         num_samples: draws of the posterior; one where nothing is random.
-        worlds: not available yet; a request raises.
+        worlds: worlds in which something is known, by name, with their interventions.
         seed: an integer; ``None`` takes one from torch's generator. With a seed, that generator is left untouched.
         progress: ``True`` draws a bar.
 
     Returns:
         a callable that takes the program's own arguments and returns a :class:`Posterior`.
+
+    Raises:
+        UnknownSiteError, EvidenceError, ShapeError, SupportError: evidence that does not fit the program.
+        ImpossibleEvidenceError: evidence of probability zero.
+        MethodError: a method that cannot serve.
 
     References:
         J. Pearl (2009), Causality, theorem 7.1.7.
@@ -651,21 +300,21 @@ def abduct(
         >>> posterior.predict({"x": 0.0}).tensor("y", world="counterfactual")
         tensor([1.])
     """
-    if worlds is not None:
-        raise MethodError(
-            "evidence in counterfactual worlds (worlds=) is not available in this version"
-        )
-    if not isinstance(num_samples, int) or num_samples < 1:
+    if not isinstance(num_samples, int) or isinstance(num_samples, bool) or num_samples < 1:
         raise MethodError(f"num_samples={num_samples!r}: give a positive integer")
     if method is not None and (isinstance(method, type) or not hasattr(method, "sample")):
         raise MethodError(
             f"method={method!r} is no inference method; give cp.Exact(), cp.NUTS(), ... or None"
         )
+    elsewhere = WorldEvidence.split(evidence, named_worlds(None, worlds))
 
     def run(*args: Any, **kwargs: Any) -> Posterior:
-        form = StructuralForm(model, args, kwargs, evidence, fresh_seed(seed))
+        form = StructuralForm(model, args, kwargs, elsewhere.factual, fresh_seed(seed))
         report = progress_from(progress)
         try:
+            if elsewhere.worlds:
+                draws, evaluation = elsewhere.sample(form, method, num_samples, report)
+                return Posterior(form, draws, num_samples, evaluation)
             draws = (
                 choose_and_sample(form, num_samples, report)
                 if method is None
@@ -681,7 +330,7 @@ def abduct(
 def counterfactual(
     model: Program,
     interventions: Mapping[Any, Any] | None = None,
-    evidence: Values | None = None,
+    evidence: Any = None,
     *,
     worlds: Mapping[str, Mapping[Any, Any]] | None = None,
     method: Method | None = None,
@@ -692,6 +341,8 @@ def counterfactual(
 ) -> Callable[..., Worlds]:
     """Abduction, action and prediction in one call: :func:`abduct`, then :meth:`Posterior.predict`.
 
+    Evidence may stand in any of the worlds: ``evidence={"y": 1.0, "none/y": 0.0}, worlds={"none": {"x": 0.0}}``.
+
     Example:
         >>> import causalppl as cp, pyro, pyro.distributions as dist
         >>> def model():
@@ -701,9 +352,15 @@ def counterfactual(
         >>> worlds.tensor("y", world="counterfactual")
         tensor([1.])
     """
-    named = _worlds_from(interventions, worlds)
+    named = named_worlds(interventions, worlds)
     abducted = abduct(
-        model, evidence, method=method, num_samples=num_samples, seed=seed, progress=progress
+        model,
+        evidence,
+        method=method,
+        num_samples=num_samples,
+        worlds=named,
+        seed=seed,
+        progress=progress,
     )
 
     def run(*args: Any, **kwargs: Any) -> Worlds:

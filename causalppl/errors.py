@@ -14,6 +14,7 @@ from collections.abc import Iterable
 __all__ = [
     "CausalPPLError",
     "CausalPPLWarning",
+    "CouplingWarning",
     "EvidenceError",
     "ExecutorWarning",
     "GuideMismatchError",
@@ -27,6 +28,7 @@ __all__ = [
     "NoMechanismError",
     "NondeterministicProgramError",
     "ProgramError",
+    "QueryError",
     "ShapeError",
     "SupportError",
     "UnknownSiteError",
@@ -109,12 +111,20 @@ class GuideMismatchError(CausalPPLError, ValueError):
     """A guide was made for another program."""
 
 
+class QueryError(CausalPPLError, ValueError):
+    """A query that cannot be read, or that asks what its program cannot answer."""
+
+
 class CausalPPLWarning(UserWarning):
     """Base of all warnings of causalppl."""
 
 
 class InferenceWarning(CausalPPLWarning):
     """A posterior whose own diagnostics say that it should not be trusted as it is."""
+
+
+class CouplingWarning(CausalPPLWarning):
+    """An answer that depends on how worlds are coupled, where the family has several couplings."""
 
 
 class ExecutorWarning(CausalPPLWarning):

@@ -261,7 +261,9 @@ def test_a_fraction_for_an_integer_site() -> None:
     raises(errors.InterventionError, "'kind'", "1.5", run=ask({"kind": 1.5}, GOOD))
 
 
-@pytest.mark.parametrize("value", ["one", None, object(), {"a": 1}], ids=["text", "nothing", "object", "dict"])
+@pytest.mark.parametrize(
+    "value", ["one", None, object(), {"a": 1}], ids=["text", "nothing", "object", "dict"]
+)
 def test_what_is_no_intervention(value: Any) -> None:
     raises(errors.InterventionError, "'treatment'", run=ask({"treatment": value}, GOOD))
     raises(errors.InterventionError, "'treatment'", run=seeded_do({"treatment": value}))
@@ -434,8 +436,8 @@ def test_exact_with_something_latent() -> None:
     )
     evidence = {**GOOD, "age": torch.tensor([1.0, math.nan, 1.0, 1.0])}
     raises(
-        errors.EvidenceError,
-        "'age'",
+        errors.LatentSiteError,
+        "1 of 4 entries of 'age'",
         "NaN",
         run=ask({"treatment": 1.0}, evidence, method=cp.Exact()),
     )

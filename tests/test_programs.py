@@ -502,9 +502,6 @@ def test_gradients_reach_the_intervention() -> None:
     assert float(value.grad) == pytest.approx(10 * float(slope), rel=1e-4)
 
 
-@pytest.mark.xfail(
-    reason="a program that swallows vmap's own error is batched, and wrong", strict=True
-)
 def test_a_program_that_catches_runtime_errors() -> None:
     """Inside vmap ``if x > 0`` raises RuntimeError: a program with its own ``except`` must not take that for its own."""
 
@@ -523,7 +520,6 @@ def test_a_program_that_catches_runtime_errors() -> None:
     torch.testing.assert_close(moved, torch.ones(6), rtol=0, atol=1e-5)
 
 
-@pytest.mark.xfail(reason="only the factual run is checked for hidden randomness", strict=True)
 def test_randomness_that_only_another_world_shows() -> None:
     def model() -> None:
         x = pyro.sample("x", N(0.0, 1.0))
@@ -533,7 +529,6 @@ def test_randomness_that_only_another_world_shows() -> None:
         cp.counterfactual(model, {"x": 1.0}, {"x": 0.0, "y": 0.0}, seed=0)()
 
 
-@pytest.mark.xfail(reason="asking changes a BatchNorm's running statistics", strict=True)
 def test_asking_does_not_change_a_module() -> None:
     class Normalised(PyroModule):
         def __init__(self) -> None:

@@ -7,6 +7,8 @@ from .importance import ImportanceSampling
 from .local import local_draws
 from .nuts import NUTS
 from .posterior_draws import Method, PosteriorDraws
+from .posterior_file import read_posterior, write_posterior
+from .world_evidence import WorldEvidence
 
 __all__ = [
     "NUTS",
@@ -16,6 +18,9 @@ __all__ = [
     "Method",
     "PosteriorDraws",
     "PosteriorSamples",
+    "WorldEvidence",
     "choose_and_sample",
     "local_draws",
+    "read_posterior",
+    "write_posterior",
 ]

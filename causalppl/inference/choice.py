@@ -29,12 +29,11 @@ def choose_and_sample(form: StructuralForm, num_samples: int, progress: Progress
     if assignment_count(form) <= Enumeration.max_assignments:
         with contextlib.suppress(ProgramError):  # sites that exist in some assignments only
             return Enumeration().sample(form, num_samples, progress)
-    continuous = not any(s.fn.support.is_discrete for s in latent.values())
+    continuous = not any(s.discrete for s in latent.values())
     reason = "importance sampling was not possible"
     try:
-        evident = any(s.observed or s.kind == "factor" for s in form.sites.values())
         size = sum(s.value.numel() for s in latent.values() if not s.frames)
-        if not evident or not continuous or size <= 5:
+        if not form.evident or not continuous or size <= 5:
             found = ImportanceSampling(warn=not continuous).sample(form, num_samples, progress)
             k_hat, ess = found.pareto_k, found.ess
             assert k_hat is not None and ess is not None

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ..errors import ImpossibleEvidenceError, MethodError, ProgramError
 from ..progress import Progress
-from ..structural.form import Site, StructuralForm
+from ..structural.form import StructuralForm
 from ..structural.noise import keyed_seed
+from ..structural.sites import Site
 from .posterior_draws import (
     PosteriorDraws,
     Units,
@@ -37,7 +38,10 @@ def support_of(site: Site) -> Tensor | None:
         fn = getattr(fn, "base_dist", None)
         if fn is None:
             return None
-    support: Tensor = fn.enumerate_support(expand=False)
+    try:
+        support: Tensor = fn.enumerate_support(expand=False)
+    except NotImplementedError:  # a Binomial whose counts differ
+        return None
     return support.reshape(len(support), *fn.event_shape)
 
 
@@ -96,6 +100,7 @@ class Enumeration:
 
     max_assignments = 2**16
 
+    @torch.no_grad()
     def sample(self, form: StructuralForm, num_samples: int, progress: Progress) -> PosteriorDraws:
         """See :class:`~causalppl.inference.Method`."""
         refuse_subsampling(form, "Enumeration")
@@ -132,6 +137,9 @@ class Enumeration:
                 flat = units.spread(picked.to(table.dtype), site).long()
                 wide = table.expand(len(table), *site.value.shape)
                 draws[name] = wide.gather(0, flat.expand(num_samples, *site.value.shape))
+        for name, site in latent.items():
+            if site.missing is not None:
+                draws[name] = torch.where(site.missing, draws[name], site.value)
         return PosteriorDraws(
             {n: draws[n] for n in latent},
             num_samples,
@@ -164,7 +172,15 @@ class Enumeration:
 
     @staticmethod
     def _row(form: StructuralForm, values: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {n: v.expand(form.sites[n].value.shape) for n, v in values.items()}
+        found = {}
+        for name, value in values.items():
+            site = form.sites[name]
+            wide = value.expand(site.value.shape)
+            # where an entry is known all rows agree on it: a constant factor for that entry
+            found[name] = (
+                wide if site.missing is None else torch.where(site.missing, wide, site.value)
+            )
+        return found
 
     def _independent(
         self,

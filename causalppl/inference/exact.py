@@ -16,6 +16,16 @@ from .posterior_draws import PosteriorDraws
 __all__ = ["Exact", "PosteriorSamples"]
 
 
+def _partly(form: StructuralForm) -> str:
+    """Which of the latent sites are so in a part only."""
+    parts = [
+        f"{int(s.missing.sum())} of {s.missing.numel()} entries of {n!r} are missing (NaN or masked)"
+        for n, s in form.latent.items()
+        if s.missing is not None
+    ]
+    return f" ({'; '.join(parts)})" if parts else ""
+
+
 @dataclass(frozen=True)
 class Exact:
     """Nothing is latent: the factual world is known, one draw where no noise needs randomness.
@@ -29,8 +39,8 @@ class Exact:
         latent = form.latent
         if latent:
             raise LatentSiteError(
-                f"Exact: the sites {site_list(latent)} are latent; give them as evidence, or another method, such as "
-                "method=None, which chooses one"
+                f"Exact: the sites {site_list(latent)} are latent{_partly(form)}; give them as evidence, or another method, such "
+                "as method=None, which chooses one"
             )
         form.check_evidence({})
         random = any(

@@ -22,6 +22,7 @@ from .posterior_draws import (
     PosteriorDraws,
     Units,
     common_units,
+    refuse_partial_events,
     refuse_subsampling,
     stacked,
     units_independent,
@@ -65,12 +66,14 @@ class ImportanceSampling:
                 f"ImportanceSampling: proposal={self.proposal!r} is not known; it can be 'prior'"
             )
 
+    @torch.no_grad()
     def sample(self, form: StructuralForm, num_samples: int, progress: Progress) -> PosteriorDraws:
         """See :class:`~causalppl.inference.Method`."""
-        evident = any(s.observed or s.kind == "factor" for s in form.sites.values())
+        evident = form.evident
         count = (self.num_proposals or max(10_000, 10 * num_samples)) if evident else num_samples
         if evident:
             refuse_subsampling(form, "ImportanceSampling")
+            refuse_partial_events(form, "ImportanceSampling")
         progress.start("importance sampling", 2)
         noise = form.prior_noise(count)
         latents = stacked(form.executor.map(form.simulate, count, noise, torch.arange(count)))
@@ -80,7 +83,7 @@ class ImportanceSampling:
                 latents,
                 count,
                 "ImportanceSampling",
-                "no evidence: draws from the prior",
+                "no evidence depends on what is latent: draws from the prior",
                 float(count),
                 0.0,
             )
@@ -88,7 +91,7 @@ class ImportanceSampling:
 
         def weigh(row: dict[str, Tensor]) -> Tensor:
             total: Any = torch.zeros(units.sizes)
-            for log_prob in form.log_probs(row, units.dims)["evidence"].values():
+            for log_prob in form.log_probs(row, units.dims, simulated=True)["evidence"].values():
                 # what stands outside the units' plates does not depend on them, so it cancels
                 if log_prob.dim() == len(units.sizes):
                     total = total + log_prob

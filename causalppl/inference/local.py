@@ -18,6 +18,7 @@ __all__ = ["local_draws"]
 _ELEMENTS = 20_000_000  # of proposals kept at a time, about 80 MB in float32
 
 
+@torch.no_grad()
 def local_draws(
     form: StructuralForm, parameters: dict[str, Tensor], num_samples: int
 ) -> dict[str, Tensor]:
@@ -53,7 +54,7 @@ def local_draws(
 
     def weigh(row: dict[str, Tensor]) -> Tensor:
         total: Any = torch.zeros(units.sizes)
-        for log_prob in form.log_probs(row, units.dims)["evidence"].values():
+        for log_prob in form.log_probs(row, units.dims, simulated=True)["evidence"].values():
             if log_prob.dim() == len(units.sizes):
                 total = total + log_prob
         return total  # type: ignore[no-any-return]

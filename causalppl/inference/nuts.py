@@ -8,18 +8,92 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import biject_to
+from torch.distributions import biject_to, constraints
 
 from ..errors import InferenceError, InferenceWarning, MethodError, warn_caller
 from ..progress import Progress
-from ..structural.form import StructuralForm, site_kind
+from ..structural.form import StructuralForm
 from ..structural.noise import isolated_rng, keyed_seed
+from ..structural.sites import Site, elements, site_kind, split_log_prob, unmasked
 from ..typing import Message
 from .convergence import convergence
-from .nutpie_sampler import sample_nuts
 from .posterior_draws import PosteriorDraws, refuse_subsampling
 
 __all__ = ["NUTS"]
+
+
+class _Coordinates:
+    """Where a latent site, or the part of it that is missing, stands in the sampler's vector."""
+
+    def __init__(self, site: Site, start: int) -> None:
+        self.site, self.start = site, start
+        self.inner = elements(site.fn)
+        alone = site.missing is not None and self.inner is not None
+        self.index = site.missing.flatten().nonzero().squeeze(-1) if alone else None  # type: ignore[union-attr]
+        self.shape = torch.Size(
+            self._transform(site.fn).inverse_shape(site.value.shape)
+            if self.index is None
+            else (len(self.index),)
+        )
+        self.stop = start + self.shape.numel()
+
+    def _transform(self, fn: Any) -> Any:
+        if self.site.interval is None:
+            return biject_to(fn.support if self.index is None else elements(fn).support)
+        inner = elements(fn)
+        if inner is None:
+            raise MethodError(
+                f"NUTS: a range of site {self.site.name!r}, whose entries depend on each other; use cp.ImportanceSampling()"
+            )
+        low, high = self.site.interval
+        low = torch.maximum(low, torch.as_tensor(getattr(inner.support, "lower_bound", -math.inf)))
+        high = torch.minimum(high, torch.as_tensor(getattr(inner.support, "upper_bound", math.inf)))
+        open_low, open_high = bool(torch.isinf(low).all()), bool(torch.isinf(high).all())
+        if open_low and open_high:
+            return biject_to(inner.support)
+        found: Any
+        if open_low or open_high:
+            found = constraints.less_than(high) if open_low else constraints.greater_than(low)
+        else:
+            found = constraints.interval(low, high)
+        if bool(torch.isinf(low).any()) != open_low or bool(torch.isinf(high).any()) != open_high:
+            raise MethodError(
+                f"NUTS: the ranges of site {self.site.name!r} are open for some entries only; use cp.ImportanceSampling()"
+            )
+        return biject_to(found)
+
+    def read(self, vector: Tensor, fn: Any) -> tuple[Tensor, Tensor]:
+        """The site's value, and the log Jacobian of the map from the vector, a scalar."""
+        raw, site = vector[self.start : self.stop], self.site
+        if self.index is not None:
+            assert site.missing is not None
+            full = torch.zeros(site.value.numel(), dtype=raw.dtype, device=raw.device)
+            raw = full.index_put((self.index,), raw).reshape(site.value.shape)
+        else:
+            raw = raw.reshape(self.shape)
+        transform = self._transform(fn)
+        value = transform(raw)
+        jacobian = transform.log_abs_det_jacobian(raw, value)
+        if site.missing is None:
+            return value, jacobian.sum()
+        if self.index is not None:
+            return torch.where(site.missing, value, site.value), torch.where(
+                site.missing, jacobian, 0.0
+            ).sum()
+        # a part of an event whose entries depend on each other: what is known of it leaves a standard normal behind
+        events = site.missing.flatten(site.missing.dim() - site.fn.event_dim)
+        idle = ~(
+            site.missing
+            if raw.shape == site.value.shape
+            else events.any(-1, keepdim=True).expand(raw.shape)
+        )
+        kept = (
+            jacobian.sum()
+            if jacobian.dim() == 0
+            else torch.where(events.any(-1), jacobian, 0.0).sum()
+        )
+        filler = torch.where(idle, -0.5 * raw**2, 0.0).sum()
+        return torch.where(site.missing, value, site.value), kept + filler
 
 
 class _Potential:
@@ -27,17 +101,16 @@ class _Potential:
 
     def __init__(self, form: StructuralForm) -> None:
         self.form = form
-        self.slices: dict[str, tuple[int, int, torch.Size]] = {}
+        self.coordinates: dict[str, _Coordinates] = {}
         start = 0
         for name, site in form.latent.items():
-            if site.fn.support.is_discrete:
+            if site.discrete:
                 raise MethodError(
                     f"NUTS: the latent site {name!r} is discrete ({type(site.fn).__name__}); use cp.ImportanceSampling(), or "
                     "cp.Enumeration() where all latents are finite"
                 )
-            shape = torch.Size(biject_to(site.fn.support).inverse_shape(site.value.shape))
-            self.slices[name] = (start, start + shape.numel(), shape)
-            start += shape.numel()
+            self.coordinates[name] = _Coordinates(site, start)
+            start = self.coordinates[name].stop
         self.dim = start
         if self.dim == 0:
             raise MethodError("NUTS: nothing is latent; use cp.Exact()")
@@ -51,23 +124,28 @@ class _Potential:
         def rule(msg: Message) -> Tensor:
             nonlocal total
             name, fn = msg["name"], msg["fn"]
-            if name in self.slices:
-                start, stop, shape = self.slices[name]
-                raw = vector[start:stop].reshape(shape)
-                transform = biject_to(fn.support)
-                value = transform(raw)
-                jacobian = transform.log_abs_det_jacobian(raw, value)
-                total = total + jacobian.sum()
-                values[name] = value
-            else:
-                value = self.form.given(msg, {})
-                if site_kind(msg) == "deterministic":
-                    if name in self.form.conditioned:
-                        raise MethodError(
-                            f"NUTS: evidence on the deterministic site {name!r} of continuous latents has no density; make "
-                            "it a sample site with a narrow distribution"
-                        )
-                    return value
+            found = self.coordinates.get(name)
+            if found is not None:
+                values[name], jacobian = found.read(vector, fn)
+                total = total + jacobian
+                if found.site.missing is None:
+                    law = unmasked(fn) if found.site.masked else fn
+                    total = total + law.log_prob(values[name]).sum()
+                else:
+                    lost, known = split_log_prob(fn, values[name], found.site.missing)
+                    total = total + lost.sum() + (known * msg["scale"]).sum()
+                return values[name]
+            value = self.form.given(msg, {})
+            if site_kind(msg) == "deterministic":
+                site = self.form.sites.get(name)
+                if name in self.form.conditioned or (
+                    site is not None and site.interval is not None
+                ):
+                    raise MethodError(
+                        f"NUTS: evidence on the deterministic site {name!r} of continuous latents has no density; use "
+                        "cp.ImportanceSampling(), or make it a sample site with a narrow distribution"
+                    )
+                return value
             log_prob = fn.log_prob(value)
             if msg["mask"] is not None:
                 mask = torch.as_tensor(msg["mask"], device=log_prob.device)
@@ -76,7 +154,7 @@ class _Potential:
             return value
 
         self.form.run(rule)
-        if len(values) != len(self.slices):
+        if len(values) != len(self.coordinates):
             raise MethodError(
                 "NUTS: the latent sites differ from run to run (a Python branch); use cp.ImportanceSampling()"
             )
@@ -136,6 +214,8 @@ class NUTS:
         each = max(-(-num_samples // self.chains), 1000)  # thinned below: R-hat needs long chains
         notes: tuple[str, ...]
         if self.sampler == "nutpie":
+            from .nutpie_sampler import sample_nuts  # loads where it is used: importing stays light
+
             result = sample_nuts(
                 lambda vector: potential.evaluate(vector)[0],
                 initial,

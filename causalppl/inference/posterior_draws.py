@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ..errors import MethodError
 from ..progress import Progress
-from ..structural.form import Site, StructuralForm
+from ..structural.form import StructuralForm
+from ..structural.sites import Site, elements
 
 __all__ = ["Method", "PosteriorDraws", "Units", "common_units", "stacked", "units_independent"]
 
@@ -78,6 +79,18 @@ def refuse_subsampling(form: StructuralForm, method: str) -> None:
                 raise MethodError(
                     f"{method} needs the whole plate {frame.name!r}, which is subsampled to {frame.size} of "
                     f"{frame.full_size}; remove the subsampling, or give draws with cp.PosteriorSamples"
+                )
+
+
+def refuse_partial_events(form: StructuralForm, method: str) -> None:
+    """Draws from the prior can not be weighed where a part of an event is known whose entries depend on each other."""
+    for name, site in form.latent.items():
+        if site.missing is not None and elements(site.fn) is None:
+            whole = site.missing.flatten(site.missing.dim() - site.fn.event_dim)
+            if bool((whole.any(-1) & ~whole.all(-1)).any()):
+                raise MethodError(
+                    f"{method}: a part of a value of site {name!r} ({type(site.fn).__name__}) is missing, and its entries depend "
+                    "on each other; use cp.NUTS()"
                 )
 
 

@@ -1,7 +1,9 @@
 """Interventions on the sites of Pyro programs: the do-operator and what it may do."""
 
+from .choice import MechanismMessenger, set_mechanism
 from .handler import DoMessenger, check_support, do, natural_source, program_arguments, unknown_site
 from .kinds import (
+    FromWorld,
     Functional,
     Hard,
     Intervention,
@@ -14,9 +16,9 @@ from .kinds import (
     as_interventions,
     cast_to,
     fit_shape,
+    from_world,
     index_subsamples,
     match,
-    needs_natural,
     outcome,
     policy,
     shift,
@@ -25,10 +27,12 @@ from .kinds import (
 
 __all__ = [
     "DoMessenger",
+    "FromWorld",
     "Functional",
     "Hard",
     "Intervention",
     "Interventions",
+    "MechanismMessenger",
     "Policy",
     "Shift",
     "Stochastic",
@@ -39,13 +43,14 @@ __all__ = [
     "check_support",
     "do",
     "fit_shape",
+    "from_world",
     "index_subsamples",
     "match",
     "natural_source",
-    "needs_natural",
     "outcome",
     "policy",
     "program_arguments",
+    "set_mechanism",
     "shift",
     "unknown_site",
     "where",

@@ -62,9 +62,9 @@ def unknown_site(
             f'{name} = pyro.deterministic("{name}", {name}) at the top of the program'
         )
     near = closest_name(name, sites)
-    hint = f"; did you mean {near!r}?" if near else ""
+    hint = f"; did you mean {near!r}?" if near else "."
     return UnknownSiteError(
-        f"{verb}: the program has no site {name!r}{hint}. Its sites: {site_list(sites)}"
+        f"{verb}: the program has no site {name!r}{hint} Its sites: {site_list(sites)}"
     )
 
 

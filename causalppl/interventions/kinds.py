@@ -19,6 +19,7 @@ from torch import Tensor
 from ..errors import InterventionError, ShapeError
 
 __all__ = [
+    "FromWorld",
     "Functional",
     "Hard",
     "Intervention",
@@ -31,9 +32,9 @@ __all__ = [
     "as_interventions",
     "cast_to",
     "fit_shape",
+    "from_world",
     "index_subsamples",
     "match",
-    "needs_natural",
     "outcome",
     "policy",
     "shift",
@@ -76,15 +77,22 @@ class Stochastic:
     distribution: Any
 
 
+@dataclass(frozen=True)
+class FromWorld:
+    """``v`` = the value that the site has in another world of the same question."""
+
+    world: str
+
+
 @dataclass(frozen=True, eq=False)
 class Where:
     """The intervention where ``mask`` is true, the natural value elsewhere."""
 
     mask: Tensor
-    inner: Hard | Functional | Shift | Policy
+    inner: Hard | Functional | Shift | Policy | FromWorld
 
 
-Intervention: TypeAlias = Hard | Functional | Shift | Policy | Stochastic | Where
+Intervention: TypeAlias = Hard | Functional | Shift | Policy | Stochastic | FromWorld | Where
 #: Site name, or a compiled regular expression that names must match in full, to intervention.
 Interventions: TypeAlias = "dict[str | re.Pattern[str], Intervention]"
 
@@ -114,6 +122,34 @@ def policy(function: Callable[[Mapping[str, Tensor]], Any]) -> Policy:
         >>> treat_the_ill = cp.policy(lambda v: (v["severity"] > 0).float())
     """
     return Policy(function)
+
+
+def from_world(world: str) -> FromWorld:
+    """Nested counterfactual: the site takes the value that it has in another world of the same question.
+
+    With ``worlds={"control": {"t": 0.0}, "direct": {"t": 1.0, "m": cp.from_world("control")}}`` the outcome in ``"direct"`` is
+    ``y[t=1, m=m[t=0]]``, whose contrast with ``"control"`` is the natural direct effect.
+
+    Args:
+        world: the name of a world of the question, or ``"factual"``.
+
+    References:
+        J. Pearl (2001), Direct and Indirect Effects.
+
+    Example:
+        >>> import causalppl as cp, pyro, pyro.distributions as dist
+        >>> def model():
+        ...     t = pyro.sample("t", dist.Normal(0.0, 1.0))
+        ...     m = pyro.sample("m", dist.Normal(2 * t, 1.0))
+        ...     return pyro.sample("y", dist.Normal(3 * t + m, 1.0))
+        >>> posterior = cp.abduct(model, {"t": 0.0, "m": 0.0, "y": 0.0})()
+        >>> worlds = posterior.predict(worlds={"control": {"t": 0.0}, "direct": {"t": 1.0, "m": cp.from_world("control")}})
+        >>> float(worlds.contrast("y", "direct", "control"))
+        3.0
+    """
+    if not isinstance(world, str):
+        raise InterventionError(f"from_world: {world!r} is no world's name; give a string")
+    return FromWorld(world)
 
 
 def where(mask: Any, intervention: Any) -> Where:
@@ -169,7 +205,7 @@ def as_intervention(site: str, given: Any) -> Intervention:
 
 def _tensor(site: str, given: Any) -> Tensor:
     try:
-        return torch.as_tensor(given)
+        return given.clone() if isinstance(given, Tensor) else torch.tensor(given)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InterventionError(
             f"do: {given!r} for site {site!r} cannot be made a tensor: {error}"
@@ -177,10 +213,16 @@ def _tensor(site: str, given: Any) -> Tensor:
 
 
 def _read(site: str, given: Any) -> Intervention:
-    if isinstance(given, Hard | Functional | Shift | Policy | Stochastic | Where):
+    if isinstance(given, Hard | Functional | Shift | Policy | Stochastic | FromWorld | Where):
         return given
-    if isinstance(given, Tensor | numbers.Number | np.ndarray | np.generic | list | tuple):
+    if isinstance(given, Tensor):
+        return Hard(given.clone())  # written to later, the intervention stays as it was asked
+    if isinstance(given, numbers.Number | np.ndarray | np.generic | list | tuple):
         return Hard(_tensor(site, given))
+    if isinstance(given, type):
+        raise InterventionError(
+            f"do: {given.__name__} for site {site!r} is a class; give an instance, such as dist.Normal(0.0, 1.0)"
+        )
     if hasattr(given, "log_prob") and hasattr(given, "sample"):  # before callable: these are too
         return Stochastic(given)
     if callable(given):
@@ -220,15 +262,14 @@ def match(interventions: Interventions, site: str) -> Intervention | None:
     return found
 
 
-def needs_natural(intervention: Intervention) -> bool:
-    """Whether the natural value enters."""
-    return isinstance(intervention, Functional | Shift | Where)
-
-
 def cast_to(site: str, value: Tensor, dtype: torch.dtype, verb: str = "do") -> Tensor:
     """Cast to the site's dtype; a fraction for an integer site is refused."""
     if value.dtype == dtype:
         return value
+    if value.is_complex() and not dtype.is_complex:
+        raise InterventionError(
+            f"{verb}: the value for site {site!r} is complex, and the site's values are real ({dtype}); give a real number"
+        )
     integral = not dtype.is_floating_point and not dtype.is_complex
     if integral and value.is_floating_point() and not torch._C._functorch.is_batchedtensor(value):
         if bool((value.detach() != value.detach().round()).any()):
@@ -271,9 +312,20 @@ def fit_shape(
         ) from None
 
 
+def _returned(site: str, given: Any) -> Tensor:
+    if isinstance(given, Tensor):
+        return given
+    try:
+        return torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError):
+        raise InterventionError(
+            f"do: the callable for site {site!r} returned {given!r}; return a number or a tensor"
+        ) from None
+
+
 def outcome(
     site: str,
-    intervention: Hard | Functional | Shift | Policy | Where,
+    intervention: Hard | Functional | Shift | Policy | FromWorld | Where,
     natural: Callable[[], Tensor],
     upstream: Mapping[str, Tensor],
     index: Callable[[Tensor], Tensor] = lambda value: value,
@@ -288,8 +340,7 @@ def outcome(
     if isinstance(intervention, Hard):
         return intervention.value
     if isinstance(intervention, Functional):
-        given = intervention.function(natural())
-        return given if isinstance(given, Tensor) else torch.as_tensor(given)
+        return _returned(site, intervention.function(natural()))
     if isinstance(intervention, Policy):
         try:
             given = intervention.function(upstream)
@@ -298,7 +349,12 @@ def outcome(
                 f"do: the policy for site {site!r} reads {error.args[0]!r}, which is not upstream of it; "
                 f"values it may read here: {sorted(upstream)}"
             ) from None
-        return given if isinstance(given, Tensor) else torch.as_tensor(given)
+        return _returned(site, given)
+    if isinstance(intervention, FromWorld):
+        raise InterventionError(
+            f"do: cp.from_world({intervention.world!r}) for site {site!r} needs that world beside this one; ask "
+            "cp.counterfactual or Posterior.predict with worlds="
+        )
     value = natural()
     inner = index(outcome(site, intervention.inner, lambda: value, upstream, index))
     inner = cast_to(site, inner, value.dtype)

@@ -1,1 +1,19 @@
 """Queries in the literature's notation: ``P(y[x=1] = 1 | x=0, y=0)``."""
+
+from .ask import mechanism_sensitivity, query
+from .bounds import Bounds, bounds
+from .estimate import Estimate, QueryDiagnostics
+from .finite import FiniteModel
+from .parser import parse, to_text
+
+__all__ = [
+    "Bounds",
+    "Estimate",
+    "FiniteModel",
+    "QueryDiagnostics",
+    "bounds",
+    "mechanism_sensitivity",
+    "parse",
+    "query",
+    "to_text",
+]

@@ -1,6 +1,8 @@
 """The structural form of a Pyro program, its executors, its randomness and its dependencies."""
 
+from .evidence import Interval
 from .executors import Executor, settings
-from .form import Site, SiteMessenger, StructuralForm
+from .form import SiteMessenger, StructuralForm
+from .sites import Site
 
-__all__ = ["Executor", "Site", "SiteMessenger", "StructuralForm", "settings"]
+__all__ = ["Executor", "Interval", "Site", "SiteMessenger", "StructuralForm", "settings"]

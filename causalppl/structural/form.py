@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
+import pyro.distributions as dist
 import torch
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
@@ -20,104 +21,87 @@ from ..errors import (
     NondeterministicProgramError,
     ProgramError,
 )
-from ..interventions import (
-    cast_to,
-    check_support,
-    fit_shape,
-    natural_source,
-    program_arguments,
-    unknown_site,
-)
-from ..mechanisms import Mechanism, exact_log_prob, mechanism_for
-from ..typing import Message, Noise, Program, Values
-from .dependencies import track
+from ..interventions import natural_source, program_arguments, unknown_site
+from ..mechanisms import exact_log_prob
+from ..typing import Message, Noise, Program
+from .dependencies import Dependencies, track
+from .evidence import fit_evidence, hidden_entries, read_evidence
 from .executors import Executor, without_validation
+from .intervals import draw_inside, has_quantiles, log_mass
 from .noise import draw, isolated_rng, keyed_seed
+from .sites import Site, elements, site_kind, site_mechanism, split_log_prob, unmasked
 from .state import ModuleState
 
 #: Key under which a row's latents carry the number of the row that they were drawn in.
 ROW = "\x00row"
+#: How Pyro names the two halves of a site with ``obs_mask=``.
+_KNOWN, _UNKNOWN = "_observed", "_unobserved"
 
-__all__ = ["ROW", "Site", "SiteMessenger", "StructuralForm"]
-
-
-@dataclass(frozen=True)
-class Site:
-    """What the reference run showed of one site."""
-
-    name: str
-    kind: str  #: "sample", "deterministic" or "factor"
-    fn: Any
-    value: Tensor
-    observed: bool
-    frames: tuple[Any, ...]
-    mechanism: Mechanism | None
-    why_none: str = ""
-
-    @property
-    def latent(self) -> bool:
-        """Whether inference has to find its value."""
-        return self.kind == "sample" and not self.observed
-
-
-def site_mechanism(msg: Message) -> Mechanism:
-    """The mechanism chosen at the site, or its family's default."""
-    chosen = (msg["infer"] or {}).get("mechanism")
-    if chosen is not None and not isinstance(chosen, str):
-        return chosen  # type: ignore[no-any-return]
-    return mechanism_for(msg["fn"], chosen)
-
-
-def site_kind(msg: Message) -> str:
-    """``"deterministic"``, ``"factor"`` or ``"sample"``."""
-    infer = msg["infer"] or {}
-    if infer.get("_deterministic", False):
-        return "deterministic"
-    return "factor" if infer.get("is_auxiliary", False) and msg["is_observed"] else "sample"
+__all__ = ["ROW", "SiteMessenger", "StructuralForm"]
 
 
 class SiteMessenger(Messenger):
     """Gives every site its value by one rule, hidden from handlers outside the program."""
 
-    def __init__(
-        self,
-        rule: Callable[[Message], Tensor],
-        params: dict[str, Tensor],
-        indices: dict[str, Tensor],
-    ) -> None:
+    def __init__(self, rule: Callable[[Message], Tensor], form: StructuralForm) -> None:
         super().__init__()
-        self.rule, self.params, self.indices = rule, params, indices
+        self.rule, self.form = rule, form
         self.values: dict[str, Tensor] = {}
+        self.sizes: dict[str, int] = {}
 
     def _process_message(self, msg: Message) -> None:  # type: ignore[override]
         msg["stop"] = True
-        if msg["type"] == "param":
-            if msg["name"] in self.params:
-                msg["value"], msg["done"] = self.params[msg["name"]], True
-        elif msg["type"] == "sample":
-            name = msg["name"]
+        kind, name = msg["type"], msg["name"]
+        if kind == "param":
+            if name in self.form.params:
+                msg["value"], msg["done"] = self.form.params[name], True
+        elif kind == "sample":
             if isinstance(msg["fn"], _Subsample):
-                if msg["value"] is None:
-                    msg["value"] = self.indices.get(name)
+                self._indices(msg)
                 return
             if name in self.values:
                 raise ProgramError(
                     f"the program has two sites named {name!r}; give each its own name"
                 )
+            if name in self.form.halves:
+                msg["value"], msg["done"] = self.values[self.form.halves[name]], True
+                return
+            if name in self.form.restated:
+                msg["mask"] = None
+            if msg["value"] is None and site_kind(msg) == "deterministic":  # poutine.uncondition
+                msg["value"] = msg["fn"].sample()
             value = self.rule(msg)
             msg["value"], msg["done"] = value, True
             if site_kind(msg) != "factor":
                 self.values[name] = value
 
+    def _indices(self, msg: Message) -> None:
+        """A subsample is the same in every run; a plate that takes all its units has the size that it asks for."""
+        name, fn = msg["name"], msg["fn"]
+        if self.sizes.setdefault(name, fn.size) != fn.size:
+            raise ProgramError(
+                f"the program has two plates named {name!r}, of sizes {self.sizes[name]} and {fn.size}; give each its own name"
+            )
+        part = fn.subsample_size is not None and fn.subsample_size < fn.size
+        if part and msg["value"] is None:
+            msg["value"] = self.form.indices.get(name)
+
     def _postprocess_message(self, msg: Message) -> None:  # type: ignore[override]
         if msg["type"] == "sample" and isinstance(msg["fn"], _Subsample):
-            self.indices.setdefault(msg["name"], msg["value"])
-        elif msg["type"] == "param" and msg["name"] not in self.params:
-            self.params[msg["name"]] = msg["value"].detach().clone()
+            self.form.indices.setdefault(msg["name"], msg["value"])
+        elif msg["type"] == "param" and msg["name"] not in self.form.params:
+            self.form.params[msg["name"]] = msg["value"].detach().clone()
 
 
 class StructuralForm:
     """A program, its arguments and evidence, read by one reference run.
+
+    Attributes:
+        sites: what the reference run showed, in the order of the program.
+        conditioned: values of the sites in the evidence, completed where entries are missing.
+        halves: Pyro's ``y_unobserved`` to ``y_observed`` where a site has ``obs_mask=``: the first is given the second's value,
+            so that both are one site with missing entries, ``y``.
+        restated: those ``y_observed`` of which the evidence says, in place of the mask, which entries are known.
 
     Raises:
         UnknownSiteError, EvidenceError, ShapeError, SupportError, ImpossibleEvidenceError: evidence that does not fit.
@@ -129,27 +113,34 @@ class StructuralForm:
         model: Program,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        evidence: Values | None,
+        evidence: Any,
         seed: int,
+        params: Mapping[str, Tensor] | None = None,
+        indices: Mapping[str, Tensor] | None = None,
+        modules: Sequence[Tensor] | None = None,
     ) -> None:
         if not callable(model):
             raise ProgramError(f"{model!r} is no Pyro program; give a callable")
         self.model, self.args, self.kwargs, self.seed = model, args, kwargs, seed
-        self.params: dict[str, Tensor] = {}
-        self.indices: dict[str, Tensor] = {}
-        if evidence is not None and not isinstance(evidence, Mapping):
-            raise EvidenceError(
-                f"evidence: give a mapping of site to value such as {{'y': 1.0}}, not {evidence!r}"
-            )
-        self.modules = ModuleState(model, args, kwargs)
-        self.evidence = dict(evidence or {})
+        self.params: dict[str, Tensor] = dict(params or {})
+        self.indices: dict[str, Tensor] = dict(indices or {})
+        self.halves: dict[str, str] = {}
+        self.restated: set[str] = set()
+        self.modules = ModuleState(model, args, kwargs, copies=modules)
+        self.evidence = read_evidence(evidence)
         self.conditioned: dict[str, Tensor] = {}
         self.sites: dict[str, Site] = {}
         with isolated_rng(keyed_seed(seed, "reference")):
             self.run(self._read, validate=True)
-        missing = [name for name in self.evidence if name not in self.sites]
-        if missing:
-            raise unknown_site("evidence", missing[0], list(self.sites), program_arguments(model))
+        if not self.sites:
+            raise ProgramError(
+                "the program ran and showed no site: give a function that runs pyro.sample statements when it is called, an instance and "
+                "not its class, and no generator function"
+            )
+        known = {*self.sites, *(n.removesuffix(_KNOWN) for n in self.halves.values())}
+        for name in self.evidence:
+            if name not in known:
+                raise unknown_site("evidence", name, list(self.sites), program_arguments(model))
         self._check_deterministic()
         self._check_functions()
         sizes = (s.value.numel() * s.value.element_size() for s in self.sites.values())
@@ -157,7 +148,7 @@ class StructuralForm:
 
     def run(self, rule: Callable[[Message], Tensor], validate: bool = False) -> dict[str, Tensor]:
         """Run the program once with every site's value given by ``rule``; the values by site."""
-        handler = SiteMessenger(rule, self.params, self.indices)
+        handler = SiteMessenger(rule, self)
         token = natural_source.set(rule)
         try:
             checks = contextlib.nullcontext() if validate else without_validation()
@@ -167,70 +158,113 @@ class StructuralForm:
             natural_source.reset(token)
         return handler.values
 
+    # --- Reading --------------------------------------------------------------------------------------------------
+
     def _read(self, msg: Message) -> Tensor:
         name, fn, kind = msg["name"], msg["fn"], site_kind(msg)
+        value, infer = msg["value"], msg["infer"] or {}
         observed = msg["is_observed"] and kind != "deterministic"
-        value = msg["value"]
-        if name in self.evidence:
-            if (msg["infer"] or {}).get("_intervened", False):
+        missing = interval = None
+        if name in self.evidence and self.evidence[name] is None:
+            raise EvidenceError(
+                f"evidence: None for site {name!r} is no value; give NaN for a missing entry, or leave the site out"
+            )
+        if name.endswith(_UNKNOWN) and self._is_half(msg):
+            self.halves[name] = name.removesuffix(_UNKNOWN) + _KNOWN
+            return self.sites[self.halves[name]].value
+        given = self._given_at(msg, kind)
+        if given is not None:
+            if infer.get("_intervened", False):
                 raise EvidenceError(
                     f"evidence: site {name!r} is set by a do, which removes its mechanism; leave it out of the "
                     "evidence, or condition on it in the program without the do"
                 )
-            value = self._evidence(name, fn, value if kind == "deterministic" else None)
-            self.conditioned[name], observed = value, True
+            free = kind == "deterministic"
+            known = fit_evidence(name, given, fn, value if free else fn.sample(), free)
+            observed = not known.nothing and known.interval is None
+            value, interval = known.value, known.interval
+            missing = known.missing if observed else None
+            if observed:
+                self.conditioned[name] = value
         elif value is None:
             value = fn(*msg["args"], **msg["kwargs"])
-        mechanism, why = None, ""
+        elif observed and kind == "sample":
+            own = fn._mask if isinstance(fn, dist.MaskedDistribution) else None
+            missing = hidden_entries(value, msg["mask"], own, fn.event_dim)
+            if missing is not None:
+                value = torch.where(missing, fn.sample(), value)
+                observed = not bool(missing.all())
+                if observed:
+                    self.conditioned[name] = value
+                else:
+                    missing = None
+        self._add(msg, kind, value, bool(observed), missing, interval)
+        return value  # type: ignore[no-any-return]
+
+    def _given_at(self, msg: Message, kind: str) -> Any:
+        """The evidence for a site; of the halves of one with ``obs_mask=`` it is the first's, under their common name."""
+        name = msg["name"]
+        if kind == "deterministic" and name + _KNOWN in self.halves.values():
+            return None
+        whole, given = name.removesuffix(_KNOWN), self.evidence.get(name)
+        half = whole != name and kind == "sample" and isinstance(msg["mask"], Tensor)
+        if given is None and half and whole in self.evidence:
+            given, msg["mask"] = self.evidence[whole], None
+            self.restated.add(name)
+        return given
+
+    def _add(
+        self,
+        msg: Message,
+        kind: str,
+        value: Tensor,
+        observed: bool,
+        missing: Tensor | None,
+        interval: tuple[Tensor, Tensor] | None,
+    ) -> None:
+        mechanism, why, fn = None, "", msg["fn"]
         if kind == "sample":
             try:
                 mechanism = site_mechanism(msg)
             except NoMechanismError as error:
                 why = str(error)
-        self.sites[name] = Site(
-            name, kind, fn, value, observed, msg["cond_indep_stack"], mechanism, why
+        masked = msg["mask"] is not None or unmasked(fn) is not fn
+        frames = msg["cond_indep_stack"]
+        self.sites[msg["name"]] = Site(
+            msg["name"],
+            kind,
+            fn,
+            value,
+            observed,
+            frames,
+            mechanism,
+            why,
+            missing,
+            interval,
+            masked,
         )
-        return value  # type: ignore[no-any-return]
 
-    def _evidence(self, name: str, fn: Any, natural: Tensor | None) -> Tensor:
-        like = natural if natural is not None else self._like(fn)
-        given = self.evidence[name]
-        if not isinstance(given, Tensor):
-            try:
-                given = torch.as_tensor(getattr(given, "values", given))
-            except (TypeError, ValueError, RuntimeError):
-                raise EvidenceError(
-                    f"evidence: {self.evidence[name]!r} for site {name!r} is no value; give a number, an "
-                    "array or a tensor"
-                ) from None
-        value: Tensor = given
-        if value.is_floating_point() and bool(torch.isnan(value).any()):
-            raise EvidenceError(
-                f"evidence: the value for site {name!r} contains NaN; missing entries are not supported yet: "
-                "leave the whole site out, or drop these units"
-            )
-        value = cast_to(name, value.to(like.device), like.dtype, "evidence")
-        value = fit_shape(name, value, like.shape, verb="evidence")
-        check_support("evidence", name, fn, value)
-        return value
-
-    @staticmethod
-    def _like(fn: Any) -> Tensor:
-        drawn: Tensor = fn.sample()
-        return drawn
+    def _is_half(self, msg: Message) -> bool:
+        other = self.sites.get(msg["name"].removesuffix(_UNKNOWN) + _KNOWN)
+        return (
+            other is not None
+            and isinstance(msg["mask"], Tensor)
+            and type(other.fn) is type(msg["fn"])
+            and other.value.shape == msg["fn"].shape()
+        )
 
     def _check_deterministic(self) -> None:
         reference = {name: site.value for name, site in self.sites.items()}
 
         def again(msg: Message) -> Tensor:
             name = msg["name"]
-            site = self.sites.get(name)
-            own = msg["value"]
+            site, own = self.sites.get(name), msg["value"]
             if site is None:
                 raise _differs(name)
-            if own is not None and name not in self.conditioned and not _same(own, site.value):
+            free = name not in self.conditioned and site.interval is None and not site.latent
+            if own is not None and free and not _same(own, site.value):
                 raise _differs(name)
-            if site.kind == "sample":
+            if site.kind in ("sample", "factor"):
                 given = exact_log_prob(site.fn, site.value)
                 if not _same(exact_log_prob(msg["fn"], site.value), given):
                     raise _differs(name)
@@ -241,41 +275,82 @@ class StructuralForm:
 
     def _check_functions(self) -> None:
         """Point evidence on a function of continuous latents has no density."""
-        known = [n for n in self.conditioned if self.sites[n].kind == "deterministic"]
-        if not known:
-            return
-        with isolated_rng(keyed_seed(self.seed, "dependencies")):
-            values = {n: s.value for n, s in self.sites.items() if s.kind == "sample"}
-            dependencies = track(self.model, self.args, self.kwargs, values=values)
-        for name in known:
-            for parent in dependencies.ancestors(name):
+        for name in [n for n in self.conditioned if self.sites[n].kind == "deterministic"]:
+            for parent in self.dependencies.ancestors(name):
                 site = self.sites.get(parent)
-                if site is not None and site.latent and not site.fn.support.is_discrete:
+                if site is not None and site.latent and not site.discrete:
                     raise EvidenceError(
-                        f"evidence: site {name!r} is a deterministic function of the continuous latent site {parent!r}, so a single "
-                        "value has probability zero; evidence on it needs a range (cp.Interval, not available in this version), or "
-                        "make it a sample site with a narrow distribution"
+                        f"evidence: site {name!r} is a deterministic function of the continuous latent site {parent!r}, so a "
+                        f"single value has probability zero; give a range, {{{name!r}: cp.Interval(low, high)}}, or make it a "
+                        "sample site with a narrow distribution"
                     )
 
-    @property
+    # --- What is known --------------------------------------------------------------------------------------------
+
+    @cached_property
+    def dependencies(self) -> Dependencies:
+        """Which site's values enter which distribution, in the reference run."""
+        values = {n: s.value for n, s in self.sites.items() if s.kind == "sample"}
+        values |= {half: values[whole] for half, whole in self.halves.items()}
+        with isolated_rng(keyed_seed(self.seed, "dependencies")), self.modules.restored():
+            return track(self.model, self.args, self.kwargs, values=values)
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What a result says about its evidence."""
+        partly = [n for n, s in self.sites.items() if s.missing is not None]
+        if not partly:
+            return ()
+        names = ", ".join(
+            repr(n.removesuffix(_KNOWN) if n in self.halves.values() else n) for n in partly
+        )
+        return (
+            f"missing entries of {names} are latent; that they are missing is taken as ignorable",
+        )
+
+    @cached_property
     def latent(self) -> dict[str, Site]:
-        """Sites whose value inference has to find."""
+        """Sites whose value inference has to find, in whole or in part."""
         return {name: site for name, site in self.sites.items() if site.latent}
 
+    @cached_property
+    def evident(self) -> bool:
+        """Whether anything that is known depends on what is latent, so that the posterior is not the prior."""
+        if not self.latent:
+            return False
+        if any(s.interval is not None for s in self.sites.values()):
+            return True
+        if any(s.missing is not None and elements(s.fn) is None for s in self.latent.values()):
+            return True
+        reached = self.dependencies.descendants(self.latent)
+        known = [
+            n
+            for n, s in self.sites.items()
+            if s.observed or s.kind == "factor" or n in self.conditioned
+        ]
+        weights = self.dependencies.weights
+        return any(n in reached or weights[n] & set(self.latent) for n in known)
+
     def given(self, msg: Message, latents: Mapping[str, Tensor]) -> Tensor:
-        """A site's factual value: evidence, observation, the program's own, or from ``latents``."""
+        """A site's factual value: from ``latents``, evidence, observation, or the program's own."""
         name = msg["name"]
+        site = self.sites.get(name)
+        if site is not None and site.latent and name in latents:
+            return latents[name]
         if name in self.conditioned:
-            return self.conditioned[name]
+            value = self.conditioned[name]
+            if site is not None and site.missing is not None and site.kind == "deterministic":
+                return torch.where(site.missing, msg["value"], value)
+            return value
         if msg["value"] is not None:
             return msg["value"]  # type: ignore[no-any-return]
-        if name in latents and name in self.sites:
-            return latents[name]
         if ROW in latents:
             return self.branch(msg, latents[ROW])
         raise ProgramError(
             f"the program shows site {name!r} in some runs only, so its value is not known here"
         )
+
+    # --- Draws ----------------------------------------------------------------------------------------------------
 
     def prior_noise(self, rows: int, *key: object) -> dict[str, Noise]:
         """Noise of the latent sites, ``rows`` draws each."""
@@ -302,57 +377,106 @@ class StructuralForm:
     def simulate(
         self, noise: Mapping[str, Noise], row: Tensor, fixed: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
-        """Latent values of one row from their noise, given the evidence and the latents in ``fixed``."""
-        latent = self.latent
+        """Latent values of one row from their noise, given the evidence and the latents in ``fixed``.
+
+        Entries that are known keep their values, and where a range is known values are drawn inside it if the mechanism has
+        quantiles.
+        """
 
         def rule(msg: Message) -> Tensor:
-            site = latent.get(msg["name"])
-            if site is not None and msg["name"] in noise:
-                assert site.mechanism is not None
-                return site.mechanism.forward(msg["fn"], noise[msg["name"]])
-            return self.given(msg, {**(fixed or {}), ROW: row})
+            name = msg["name"]
+            site = self.latent.get(name)
+            if site is None or name not in noise:
+                return self.given(msg, {**(fixed or {}), ROW: row})
+            mechanism, fn, own = site.mechanism, msg["fn"], noise[name]
+            assert mechanism is not None
+            if site.interval is not None and has_quantiles(mechanism, fn):
+                return draw_inside(mechanism, fn, site.interval, own)  # type: ignore[arg-type]
+            if fn.shape() != site.fn.shape():
+                raise ProgramError(
+                    f"site {name!r} has different shapes in different draws, {tuple(site.fn.shape())} and {tuple(fn.shape())}; pad it "
+                    "in the program to the largest"
+                )
+            value = mechanism.forward(fn, own)
+            return value if site.missing is None else torch.where(site.missing, value, site.value)
 
         values = self.run(rule)
         # a branch that this row does not take leaves its sites unused
         found = {
-            n: values[n] if n in values else torch.zeros_like(s.value) for n, s in latent.items()
+            n: values[n] if n in values else torch.zeros_like(s.value)
+            for n, s in self.latent.items()
         }
         return {**found, ROW: row}
 
+    # --- Densities ------------------------------------------------------------------------------------------------
+
     def log_probs(
-        self, latents: Mapping[str, Tensor], units: tuple[int, ...] = ()
+        self, latents: Mapping[str, Tensor], units: tuple[int, ...] = (), simulated: bool = False
     ) -> dict[str, dict[str, Tensor]]:
         """Log probabilities of one row, exact at 0 and 1: ``{"prior" | "evidence": {site: tensor}}``, in nats.
 
         Each is summed over all batch dims but those in ``units`` (dims from the right); a site outside the units' plates
-        is summed to a scalar.
+        is summed to a scalar. Masks and scales weigh the evidence: a latent value has the law of its site.
+
+        Args:
+            simulated: the latents are from :meth:`simulate`, so a range weighs by its probability given the parents.
         """
         parts: dict[str, dict[str, Tensor]] = {"prior": {}, "evidence": {}}
 
-        def rule(msg: Message) -> Tensor:
-            value = self.given(msg, latents)
-            name, kind = msg["name"], site_kind(msg)
-            if kind == "deterministic":
-                if name in self.conditioned:
-                    off = (msg["value"] - value).abs()
-                    equal = (off <= 1e-6 * value.abs() + 1e-8).all()
-                    parts["evidence"][name] = torch.where(equal, 0.0, -torch.inf)
-                return value
-            log_prob = exact_log_prob(msg["fn"], value)
-            if msg["mask"] is not None:
-                mask = torch.as_tensor(msg["mask"], device=log_prob.device)
-                log_prob = torch.where(mask, log_prob, torch.zeros_like(log_prob))
-            if not (isinstance(msg["scale"], float) and msg["scale"] == 1.0):
-                log_prob = log_prob * msg["scale"]
+        def add(part: str, msg: Message, log_prob: Tensor) -> None:
             dims = {f.dim for f in msg["cond_indep_stack"] if f.vectorized}
             keep = dims.issuperset(units) and bool(units)
             rest = [d for d in range(-log_prob.dim(), 0) if not keep or d not in units]
             reduced = log_prob.sum(rest) if rest else log_prob
-            parts["prior" if name in latents else "evidence"][name] = reduced
+            found = parts[part].get(msg["name"])
+            parts[part][msg["name"]] = reduced if found is None else found + reduced
+
+        def rule(msg: Message) -> Tensor:
+            value = self.given(msg, latents)
+            name, site = msg["name"], self.sites.get(msg["name"])
+            if site is not None and site.interval is not None:
+                add("evidence", msg, self._range_log_prob(site, msg["fn"], value, simulated))
+            if site_kind(msg) == "deterministic":
+                if name in self.conditioned:
+                    add("evidence", msg, self._equal_log_prob(name, msg["value"]))
+            elif site is not None and site.missing is not None:
+                lost, known = split_log_prob(msg["fn"], value, site.missing)
+                if name in latents:
+                    add("prior", msg, lost)
+                add("evidence", msg, _scaled(known, msg))
+            elif name in latents:
+                add(
+                    "prior",
+                    msg,
+                    exact_log_prob(
+                        unmasked(msg["fn"]) if site and site.masked else msg["fn"], value
+                    ),
+                )
+            else:
+                add("evidence", msg, _scaled(exact_log_prob(msg["fn"], value), msg, masked=True))
             return value
 
         self.run(rule)
         return parts
+
+    @staticmethod
+    def _range_log_prob(site: Site, fn: Any, value: Tensor, simulated: bool) -> Tensor:
+        assert site.interval is not None
+        if site.kind == "sample" and simulated and has_quantiles(site.mechanism, fn):
+            assert site.mechanism is not None
+            log_prob = log_mass(site.mechanism, fn, site.interval)
+        else:
+            low, high = site.interval
+            log_prob = torch.where((value >= low) & (value <= high), 0.0, -torch.inf)
+        events = site.event_dim
+        return log_prob.sum(list(range(-events, 0))) if events else log_prob
+
+    def _equal_log_prob(self, name: str, natural: Tensor) -> Tensor:
+        value, missing = self.conditioned[name], self.sites[name].missing
+        near = (natural - value).abs() <= 1e-6 * value.abs() + 1e-8
+        if missing is not None:
+            near = near | missing
+        return torch.where(near, 0.0, -torch.inf)
 
     def check_evidence(self, latents: Mapping[str, Tensor]) -> None:
         """Refuse evidence of probability zero where nothing but these values could have led to it."""
@@ -362,6 +486,15 @@ class StructuralForm:
                     f"evidence: the value of site {name!r} has probability zero given its parents; check it against "
                     "the program"
                 )
+
+
+def _scaled(log_prob: Tensor, msg: Message, masked: bool = False) -> Tensor:
+    if masked and msg["mask"] is not None:
+        mask = torch.as_tensor(msg["mask"], device=log_prob.device)
+        log_prob = torch.where(mask, log_prob, torch.zeros_like(log_prob))
+    if isinstance(msg["scale"], float) and msg["scale"] == 1.0:
+        return log_prob
+    return log_prob * msg["scale"]  # type: ignore[no-any-return]
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

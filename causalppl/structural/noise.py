@@ -5,16 +5,23 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any
 
 import torch
 
+from ..errors import MethodError
+
 __all__ = ["draw", "fresh_seed", "isolated_rng", "keyed_seed"]
 
 
-def fresh_seed(seed: int | None) -> int:
+def fresh_seed(seed: Any) -> int:
     """The seed given, or one integer from torch's generator."""
-    return int(torch.randint(2**31 - 1, ()).item()) if seed is None else int(seed)
+    if seed is None:
+        return int(torch.randint(2**31 - 1, ()).item())
+    if isinstance(seed, bool) or not isinstance(seed, Integral):
+        raise MethodError(f"seed={seed!r}: give an integer, or None for one from torch's generator")
+    return int(seed)
 
 
 def keyed_seed(seed: int, *key: object) -> int:

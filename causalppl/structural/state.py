@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
+
+from ..errors import ProgramError
 
 __all__ = ["ModuleState"]
 
@@ -43,21 +45,54 @@ def _reachable(thing: Any, depth: int = 4) -> Iterator[nn.Module]:
 
 
 class ModuleState:
-    """A snapshot; :meth:`restored` puts it in place where something has changed since."""
+    """A snapshot; :meth:`restored` puts it in place where something has changed since.
 
-    def __init__(self, *things: Any) -> None:
-        self._kept: list[tuple[dict[str, Any], str, Tensor, int, Tensor]] = []
+    Args:
+        things: where to look for modules.
+        copies: the snapshot to use instead of the present values, in the order of :meth:`copies`.
+
+    Raises:
+        ProgramError: ``copies`` are of other modules.
+    """
+
+    def __init__(self, *things: Any, copies: Sequence[Tensor] | None = None) -> None:
+        self._kept: list[tuple[dict[str, Any], str, Tensor | None, int, Tensor]] = []
+        #: Buffers that a module in train mode may write to, as BatchNorm does its running statistics.
+        self._written: list[tuple[dict[str, Any], str, Tensor]] = []
         seen: set[int] = set()
         for root in _reachable(list(things)):
             for module in root.modules():
                 if id(module) in seen:
                     continue
                 seen.add(id(module))
-                for slots in (module._parameters, module._buffers):
+                stores: tuple[Any, Any] = (module._parameters, module._buffers)
+                for slots in stores:
+                    if not isinstance(slots, dict):  # of torch.jit: they cannot be exchanged
+                        continue
                     for name, tensor in slots.items():
                         if tensor is not None:
                             copy = tensor.detach().clone()
                             self._kept.append((slots, name, tensor, tensor._version, copy))
+                            if slots is module._buffers and module.training:
+                                self._written.append((slots, name, copy))
+        if copies is not None:
+            self._replace(copies)
+
+    def _replace(self, copies: Sequence[Tensor]) -> None:
+        mine = [copy.shape for *_, copy in self._kept]
+        if mine != [copy.shape for copy in copies]:
+            raise ProgramError(
+                f"the program's modules have {len(mine)} parameters and buffers of shapes {list(map(tuple, mine))}, the saved ones "
+                f"{[tuple(c.shape) for c in copies]}"
+            )
+        self._kept = [
+            (slots, name, None, 0, copy.to(own))
+            for (slots, name, _, _, own), copy in zip(self._kept, copies, strict=True)
+        ]
+
+    def copies(self) -> list[Tensor]:
+        """The snapshot's values."""
+        return [copy for *_, copy in self._kept]
 
     @contextmanager
     def restored(self) -> Iterator[None]:
@@ -65,7 +100,10 @@ class ModuleState:
         changed = [
             (slots, name, slots.get(name), copy)
             for slots, name, tensor, version, copy in self._kept
-            if slots.get(name) is not tensor or tensor._version != version
+            if tensor is None or tensor._version != version or slots.get(name) is not tensor
+        ]
+        changed += [
+            (slots, name, slots.get(name), copy.clone()) for slots, name, copy in self._written
         ]
         if not changed:
             yield
@@ -77,5 +115,5 @@ class ModuleState:
                 )
             yield
         finally:
-            for slots, name, now, _ in changed:
+            for slots, name, now, _ in reversed(changed):
                 slots[name] = now

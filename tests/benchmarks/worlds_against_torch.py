@@ -132,7 +132,7 @@ class _Task:
             return _tensors(posterior.predict(action), sites)
 
         def from_noise() -> Worlds:
-            posterior._trace = None
+            posterior._evaluation._known = None
             return _tensors(posterior.predict(action), sites)
 
         def bare_row(noise: Noise, fixed: Noise) -> Noise:

@@ -1,0 +1,222 @@
+"""``bounds``: what a counterfactual can be, whatever couples the worlds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from ..errors import (
+    IncompatibleMechanismError,
+    UnknownSiteError,
+    closest_name,
+    site_list,
+)
+from ..interventions import program_arguments
+from ..structural.form import StructuralForm
+from ..structural.noise import fresh_seed
+from ..typing import Program
+from .finite import FiniteModel, NotFinite
+from .parser import parse
+from .resolution import Resolved, resolve
+from .terms import (
+    Arithmetic,
+    Comparison,
+    Expectation,
+    Expression,
+    Number,
+    Outcome,
+    Probability,
+    Term,
+    parts,
+)
+
+if TYPE_CHECKING:
+    from .response_programs import Extremes
+
+__all__ = ["Bounds", "bounds"]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The range of a query over the couplings of a program's worlds.
+
+    Attributes:
+        low: no admitted coupling gives less.
+        high: no admitted coupling gives more.
+        sharp: whether it is certain that the range cannot be narrowed: couplings attain the ends, or come as near as one likes.
+        text: the query.
+        assume: site to what was assumed of it.
+        coupled: the sites whose coupling the range is over; none where the program alone settles the answer.
+
+    Example:
+        >>> Bounds(0.25, 0.5, True, "P(y[x=1]=1, y[x=0]=0)", {}, ("y",))
+        Bounds(0.25 to 0.5, sharp, over couplings of y: P(y[x=1]=1, y[x=0]=0))
+    """
+
+    low: float
+    high: float
+    sharp: bool
+    text: str
+    assume: Mapping[str, str]
+    coupled: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        over = f", over couplings of {', '.join(self.coupled)}" if self.coupled else ""
+        given = "".join(f", {site} {what}" for site, what in self.assume.items())
+        sharp = "sharp" if self.sharp else "not known to be sharp"
+        return f"Bounds({self.low:.6g} to {self.high:.6g}, {sharp}{over}{given}: {self.text})"
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+
+def bounds(
+    text: str, model: Program, assume: Mapping[str, str] | None = None
+) -> Callable[..., Bounds]:
+    r"""The least and the greatest value that a query can have, given the program's own distributions.
+
+    A program settles what is seen and what is done. How the values of a site in several worlds go together it does not: any law of
+    the site's response :math:`(y(c))_c`, ``c`` running over values of its parents, with
+
+    .. math:: P(y(c) = v) = P(y = v \mid \text{parents} = c)
+
+    fits it. The range is over all of these, for every site whose parents differ between the worlds of the query, responses of
+    different sites being independent. The mechanisms of the program's sites play no part. With one such site the range is a linear
+    program, with a condition after the bar a linear-fractional one. With several it is searched vertex by vertex where the
+    program is small, and otherwise bounded from outside, ``.sharp`` being false.
+
+    A conditional query ranges over the couplings that give its condition positive probability. Terms of rungs 1 and 2 have one value.
+    Terms that cannot be put into one polynomial, or one ratio, are bounded one by one.
+
+    Args:
+        text: the query, as for :func:`~causalppl.query`. Terms of rung 3 are conditioned on the program's ``obs=`` values.
+        model: a Pyro program of finite discrete scalar sites, without plates. In others a continuous scalar site is served where
+            the query compares it with numbers, or its values in two worlds with each other, and all other sites that matter are
+            finite; for the rest the bounds are those of the sites' supports, infinite where nothing is known.
+        assume: site to ``"monotone"``: of the configurations of its parents that the query's worlds can show, a response is no
+            less at one that is no less in each parent that changes between worlds and equal in the others; values in
+            numeric order.
+
+    Returns:
+        a callable that takes the program's own arguments and returns :class:`Bounds`.
+
+    Raises:
+        QueryError: the text cannot be read.
+        UnknownSiteError: a name, in the query or in ``assume``, is no site.
+        ImpossibleEvidenceError: a condition has probability zero under every coupling.
+        IncompatibleMechanismError: an assumption that the program's own probabilities contradict, or that is not known.
+
+    References:
+        J. Tian, J. Pearl (2000), Probabilities of causation: bounds and identification.
+        A. Balke, J. Pearl (1994), Counterfactual probabilities: computational methods, bounds and applications.
+        M. Frank, R. Nelsen, B. Schweizer (1987), Best-possible bounds for the distribution of a sum, a problem of Kolmogorov.
+
+    Example:
+        >>> import causalppl as cp, pyro, pyro.distributions as dist
+        >>> def model():
+        ...     x = pyro.sample("x", dist.Bernoulli(0.5))
+        ...     return pyro.sample("y", dist.Bernoulli(0.25 + 0.5 * x))
+        >>> cp.bounds("P(y[x=1]=1, y[x=0]=0)", model)()
+        Bounds(0.5 to 0.75, sharp, over couplings of y: P(y[x=1]=1, y[x=0]=0))
+        >>> cp.bounds("P(y[x=1]=1, y[x=0]=0)", model, assume={"y": "monotone"})().high
+        0.5
+    """
+    tree = parse(text)
+    chosen = _checked(assume)
+
+    def run(*args: Any, **kwargs: Any) -> Bounds:
+        form = StructuralForm(model, args, kwargs, None, fresh_seed(0))
+        found, coupled = _answer(tree, form, chosen, tuple(program_arguments(model)))
+        return Bounds(found.low, found.high, found.sharp, text, chosen, coupled)
+
+    return run
+
+
+def _checked(assume: Mapping[str, str] | None) -> dict[str, str]:
+    if assume is None:
+        return {}
+    if not isinstance(assume, Mapping):
+        raise IncompatibleMechanismError(
+            f"bounds: assume={assume!r} is no mapping; write assume={{'y': 'monotone'}}"
+        )
+    for site, what in assume.items():
+        if what != "monotone":
+            raise IncompatibleMechanismError(
+                f"bounds: assume says {what!r} of site {site!r}; 'monotone' is the one assumption that is known"
+            )
+    return dict(assume)
+
+
+def _answer(
+    tree: Expression, form: StructuralForm, assume: Mapping[str, str], arguments: tuple[str, ...]
+) -> tuple[Extremes, tuple[str, ...]]:
+    model = FiniteModel(form)
+    query, terms = resolve(tree, model.parents, arguments)
+    _known_sites(assume, model.nodes)
+    _castable(tree, model)
+    from .response_bounds import (
+        QueryBounds,
+    )  # the solver loads where it is used: importing stays light
+
+    solver = QueryBounds(_Tables(model), tuple(assume))
+    return solver.extremes(_with_data(query, terms, model)), solver.coupled
+
+
+def _known_sites(names: Iterable[str], sites: Iterable[str]) -> None:
+    for name in names:
+        if name not in sites:
+            near = closest_name(name, sites)
+            raise UnknownSiteError(
+                f"bounds: assume names {name!r}, which is no site; the program's sites are {site_list(sites)}"
+                + (f"; did you mean {near!r}?" if near else "")
+            )
+
+
+def _castable(tree: Expression, model: FiniteModel) -> None:
+    """Refuse interventions with values that their sites cannot have."""
+    for part in parts(tree):
+        settings = part.settings if isinstance(part, Outcome) else getattr(part, "do", ())
+        for setting in settings:
+            if not isinstance(setting.value, Outcome):
+                model.cast(setting.site, setting.value)
+
+
+def _with_data(query: Expression, terms: Mapping[Term, Resolved], model: FiniteModel) -> Expression:
+    """The query with its resolved terms, those of rung 3 also conditioned on the program's observed values."""
+    data = tuple(Comparison(Outcome(n), "=", Number(v)) for n, v in model.observed.items())
+
+    def walk(expression: Expression) -> Expression:
+        if isinstance(expression, Arithmetic):
+            return Arithmetic(expression.operator, walk(expression.left), walk(expression.right))
+        if not isinstance(expression, Probability | Expectation):
+            return expression
+        resolved = terms[expression]
+        if resolved.rung < 3:
+            return resolved.term
+        if model.has_factors:
+            raise NotFinite("the program has factors, which weigh the observed units")
+        return replace(resolved.term, given=resolved.term.given + data)
+
+    return walk(query)
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """A finite model as bounds read it."""
+
+    model: FiniteModel
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        return self.model.nodes
+
+    @property
+    def parents(self) -> Mapping[str, tuple[str, ...]]:
+        return self.model.parents
+
+    def conditional(self, site: str, given: Mapping[str, float]) -> Mapping[float, float]:
+        law = self.model.conditional(site, given)
+        if isinstance(law, float):
+            return {law: 1.0}
+        return dict(zip(law.support, law.probabilities, strict=True))
