@@ -13,6 +13,7 @@ from pyro.distributions.torch_distribution import ExpandedDistribution
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
+from .inverses import ONE_WAY, undone
 from .logits import category_logits, given_as_probs, log_odds
 
 __all__ = ["exact_log_prob"]
@@ -114,7 +115,9 @@ def _transformed(fn: Any, value: Tensor) -> Tensor:
     dims = len(fn.event_shape)
     total: Tensor | float = 0.0
     for transform in reversed(fn.transforms):
-        source = transform.inv(value)
+        source = undone(transform, value)
+        if isinstance(transform, ONE_WAY):
+            transform(source)  # the log determinant is kept from the last evaluation
         inner = transform.domain.event_dim
         dims += inner - transform.codomain.event_dim
         total = total - _summed(transform.log_abs_det_jacobian(source, value), dims - inner)
