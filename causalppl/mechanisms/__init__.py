@@ -3,6 +3,7 @@
 from . import (  # noqa: F401  (importing a family registers it)
     circular,
     compound,
+    convolved,
     counts,
     couplings,
     dirichlet,

@@ -71,7 +71,7 @@ def score_within(threshold: Threshold, value: Tensor, base: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class MonotoneCount:
-    """``v = F^-1(sigmoid(score))`` for counts from 0.
+    """``v = F^-1(sigmoid(score))``, the count whose cell holds the score: increasing.
 
     Args:
         parameter: a parameter of the family, whose dtype the values have.

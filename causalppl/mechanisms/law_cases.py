@@ -18,7 +18,7 @@ from .registry import mechanism_for
 __all__ = ["Draws", "MechanismCase", "abducted", "drawn", "expanded", "leaves", "seeded", "unvalidated"]
 
 #: Draws of a reference law for each draw of ours: sampling is cheap, and the larger sample makes the test sharper.
-REFERENCE = 4
+REFERENCE = 8
 _ROUND_TRIP = {torch.float32: 1e-5, torch.float64: 1e-9}
 
 
@@ -46,7 +46,7 @@ class MechanismCase:
     parameters: Mapping[str, Any]
     others: Mapping[str, Any]
     mechanism: str | Mechanism | None = None
-    draws: int = 10_000
+    draws: int = 8000
     differentiable: tuple[str, ...] | None = None
     dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.float64)
     round_trip: Mapping[torch.dtype, float] = field(default_factory=lambda: _ROUND_TRIP)

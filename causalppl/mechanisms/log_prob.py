@@ -13,6 +13,7 @@ from pyro.distributions.torch_distribution import ExpandedDistribution
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
+from .inverse_cdf import general_pareto_hazard
 from .inverses import ONE_WAY, undone
 from .logits import category_logits, given_as_probs, log_odds
 
@@ -165,6 +166,11 @@ def _poisson(fn: Any, value: Tensor) -> Tensor:
     return value * log_rate - fn.rate - torch.lgamma(value + 1)
 
 
+def _general_pareto(fn: Any, value: Tensor) -> Tensor:
+    # torch's own mixes dtypes in float64
+    return -torch.log(fn.scale) - (1 + fn.concentration) * general_pareto_hazard(fn, value)
+
+
 def _categorical(fn: Any, value: Tensor) -> Tensor:
     table = fn.probs if given_as_probs(fn) else category_logits(fn)
     shape = torch.broadcast_shapes(table.shape[:-1], value.shape)
@@ -207,6 +213,9 @@ _DENSITIES: dict[type, _Density] = {
     dist.Categorical: _categorical,
     torch.distributions.OneHotCategorical: _one_hot,
 }
+
+if hasattr(torch.distributions, "GeneralizedPareto"):  # younger than the oldest torch allowed
+    _DENSITIES[torch.distributions.GeneralizedPareto] = _general_pareto
 
 #: Densities that need no check of the support: it is done inside, or there is none.
 _COMPLETE = frozenset({_independent, _expanded, _masked, _unit, _categorical, _one_hot})

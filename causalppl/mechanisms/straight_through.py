@@ -23,7 +23,7 @@ __all__ = ["StraightThrough"]
 
 @dataclass(frozen=True)
 class StraightThrough:
-    """``v = f(noise)`` with ``f`` a discrete family's mechanism and derivatives those of ``soft(noise)``.
+    """``v = f(noise)`` with ``f`` the discrete family's mechanism and the derivatives of the relaxed value.
 
     Args:
         hard: the discrete family's mechanism.
