@@ -50,15 +50,16 @@ class LaplacePlusNormal:
         with torch.no_grad():
             distance = _distance(fn, (value - fn.loc).double(), *base).to(value.dtype)
         first = fn.loc + distance
-        return _LAPLACE.abduct(fn, first, None), (value - first) / fn.soft_scale
+        score: Any = _LAPLACE.abduct(fn, first, None)
+        return score, (value - first) / fn.soft_scale
 
 
 def _distance(fn: Any, offset: Tensor, for_side: Tensor, for_size: Tensor) -> Tensor:
-    soft, left, right = (
-        scale.double() for scale in (fn.soft_scale, fn.left_scale, fn.right_scale)
-    )
+    soft, left, right = (scale.double() for scale in (fn.soft_scale, fn.left_scale, fn.right_scale))
     # exp(-t / R - (x - t)^2 / 2 s^2) on t > 0 is a normal about x - s^2 / R, cut off at zero; the left side mirrors it
-    edges = [(side * offset - soft * soft / scale) / soft for side, scale in ((1, right), (-1, left))]
+    edges = [
+        (side * offset - soft * soft / scale) / soft for side, scale in ((1, right), (-1, left))
+    ]
     masses = [
         torch.special.log_ndtr(edge) + 0.5 * (soft / scale).square() - side * offset / scale
         for edge, (side, scale) in zip(edges, ((1, right), (-1, left)), strict=True)

@@ -78,7 +78,9 @@ def _parts(fn: Any) -> Iterator[tuple[Tensor, Tensor | float]]:
 
 def _parameters(fn: Any) -> tuple[Tensor, Tensor]:
     """All parameters and their units in one tensor each, float64, shape ``batch_shape + (numbers,)``."""
-    batch, values, units = fn.batch_shape, [], []
+    batch = fn.batch_shape
+    values: list[Tensor] = []
+    units: list[Tensor] = []
     for value, unit in _parts(fn):
         own = value.shape[len(batch) :]
         for part, found in ((value, values), (torch.as_tensor(unit).expand(value.shape), units)):
@@ -146,7 +148,7 @@ class Antitone:
 
     def abduct(self, fn: Any, value: Tensor, base: Any) -> tuple[Tensor, Tensor]:
         """The monotone mechanism's noise, with this world as the reference."""
-        shared = self.inner.abduct(fn, value, base)
+        shared: Any = self.inner.abduct(fn, value, base)
         return shared, _reference(fn, shared)
 
 
@@ -220,7 +222,7 @@ class IndependentWorlds:
 
     def abduct(self, fn: Any, value: Tensor, base: Any) -> tuple[Tensor, ...]:
         """A fresh key, and the other mechanism's noise with this world as the reference."""
-        shared = self.inner.abduct(fn, value, None if self.inner.invertible else base[1])
+        shared: Any = self.inner.abduct(fn, value, None if self.inner.invertible else base[1])
         return base[0], shared, _reference(fn, shared)
 
 

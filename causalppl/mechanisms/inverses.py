@@ -89,7 +89,9 @@ def _in_order(transform: Any, value: Tensor, order: Iterable[int]) -> Tensor:
         for i in order:
             mine = torch.arange(value.shape[-1], device=value.device) == i
 
-            def one(point: Tensor, known: Tensor = known, mine: Tensor = mine, i: int = i) -> Tensor:
+            def one(
+                point: Tensor, known: Tensor = known, mine: Tensor = mine, i: int = i
+            ) -> Tensor:
                 return function(torch.where(mine, point.unsqueeze(-1), known))[..., i]
 
             root = _root(one, value[..., i])

@@ -15,7 +15,16 @@ from torch import Tensor
 from .protocol import Mechanism
 from .registry import mechanism_for
 
-__all__ = ["Draws", "MechanismCase", "abducted", "drawn", "expanded", "leaves", "seeded", "unvalidated"]
+__all__ = [
+    "Draws",
+    "MechanismCase",
+    "abducted",
+    "drawn",
+    "expanded",
+    "leaves",
+    "seeded",
+    "unvalidated",
+]
 
 #: Draws of a reference law for each draw of ours: sampling is cheap, and the larger sample makes the test sharper.
 REFERENCE = 8

@@ -187,9 +187,7 @@ def _one_batch(case: MechanismCase, fn: Any, wide: Any) -> None:
 def gradients(case: MechanismCase) -> None:
     """Derivatives of ``forward`` in the parameters, at abducted noise, agree with central differences in float64."""
     parameters = case.tensors(torch.float64)
-    floating = [
-        n for n, v in parameters.items() if isinstance(v, Tensor) and v.is_floating_point()
-    ]
+    floating = [n for n, v in parameters.items() if isinstance(v, Tensor) and v.is_floating_point()]
     names = tuple(floating) if case.differentiable is None else case.differentiable
     fixed = {name: value for name, value in parameters.items() if name not in names}
     with seeded(case):

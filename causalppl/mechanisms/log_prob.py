@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from .inverse_cdf import general_pareto_hazard
-from .inverses import ONE_WAY, undone
+from .inverses import ONE_WAY, applied, steps, undone
 from .logits import category_logits, given_as_probs, log_odds
 
 __all__ = ["exact_log_prob"]
@@ -115,13 +115,17 @@ def _masked(fn: Any, value: Tensor) -> Tensor:
 def _transformed(fn: Any, value: Tensor) -> Tensor:
     dims = len(fn.event_shape)
     total: Tensor | float = 0.0
-    for transform in reversed(fn.transforms):
+    for transform in reversed(list(steps(fn.transforms))):
         source = undone(transform, value)
         if isinstance(transform, ONE_WAY):
-            transform(source)  # the log determinant is kept from the last evaluation
+            applied(transform, source)  # the log determinant is kept from the last evaluation
         inner = transform.domain.event_dim
         dims += inner - transform.codomain.event_dim
-        total = total - _summed(transform.log_abs_det_jacobian(source, value), dims - inner)
+        log_det = transform.log_abs_det_jacobian(source, value)
+        log_det = _summed(
+            log_det, log_det.dim() - (source.dim() - inner)
+        )  # StackTransform does not
+        total = total - _summed(log_det, dims - inner)
         value = source
     return total + _summed(
         exact_log_prob(fn.base_dist, value), dims - len(fn.base_dist.event_shape)

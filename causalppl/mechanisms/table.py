@@ -87,7 +87,9 @@ def _says(mechanism: Any) -> str:
 
 def _example_row(name: str) -> str:
     fn = _EXAMPLES[name]()
-    kind = next(cls.__name__ for cls in type(fn).__mro__[1:] if cls.__name__ in _WRAPPERS or cls is object)
+    kind = next(
+        cls.__name__ for cls in type(fn).__mro__[1:] if cls.__name__ in _WRAPPERS or cls is object
+    )
     how = f"as {kind}" if kind != "object" else "as the MixtureSameFamily that it is in other words"
     default = mechanism_for(fn).name
     others = [f"`{name}`" for name in _PASSED_ON if name not in default and _offers(fn, name)]

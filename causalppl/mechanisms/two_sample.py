@@ -13,7 +13,9 @@ __all__ = ["different_columns", "two_sample_p"]
 _FEW = 200  # distinct values up to which values are counted rather than ranked
 
 
-def different_columns(ours: Tensor, theirs: Tensor, threshold: float) -> Iterator[tuple[int, float]]:
+def different_columns(
+    ours: Tensor, theirs: Tensor, threshold: float
+) -> Iterator[tuple[int, float]]:
     """The columns whose laws differ, and their p-values; after them two projections of all, which see dependence.
 
     Args:
@@ -40,7 +42,9 @@ def two_sample_p(a: Tensor, b: Tensor) -> float:
     points, where = torch.cat([a, b]).unique(return_inverse=True)
     if len(points) <= _FEW:
         return _homogeneity_p(
-            torch.stack([part.bincount(minlength=len(points)) for part in where.split([len(a), len(b)])])
+            torch.stack(
+                [part.bincount(minlength=len(points)) for part in where.split([len(a), len(b)])]
+            )
         )
     cdfs = [torch.searchsorted(x.sort().values, points, right=True) / len(x) for x in (a, b)]
     distance = float((cdfs[0] - cdfs[1]).abs().max())

@@ -10,6 +10,7 @@ import torch
 from case_table import Parameters, add
 from simple_cases import _LOWER, _OTHER
 
+
 def mixture_of_normals(logits: Any, locs: Any, **options: Any) -> Any:
     """Two normals of scale 0.5."""
     return dist.MixtureSameFamily(
@@ -177,8 +178,20 @@ add(
     {"concentration": [3.0, 0.7, 5.0], "total_count": 6},
     draws=1000,
 )
-add(dist.LKJCholesky, {"dim": 3, "concentration": 1.0}, {"dim": 3, "concentration": 4.0}, draws=1000, relative=False)
-add(dist.LKJ, {"dim": 3, "concentration": 0.6}, {"dim": 3, "concentration": 2.0}, draws=1000, relative=False)
+add(
+    dist.LKJCholesky,
+    {"dim": 3, "concentration": 1.0},
+    {"dim": 3, "concentration": 4.0},
+    draws=1000,
+    relative=False,
+)
+add(
+    dist.LKJ,
+    {"dim": 3, "concentration": 0.6},
+    {"dim": 3, "concentration": 2.0},
+    draws=1000,
+    relative=False,
+)
 
 
 class QuietWishart(dist.Wishart):  # type: ignore[misc]

@@ -100,7 +100,13 @@ def made(name: str, dtype: torch.dtype) -> tuple[Any, ...]:
 
 
 def _moved(transform: Any, dtype: torch.dtype) -> Any:
-    module = transform if isinstance(transform, torch.nn.Module) else transform.inv if hasattr(transform, "inv") else None
+    module = (
+        transform
+        if isinstance(transform, torch.nn.Module)
+        else transform.inv
+        if hasattr(transform, "inv")
+        else None
+    )
     if isinstance(module, torch.nn.Module):
         module.to(dtype).requires_grad_(False)
     return transform  # fmt: skip

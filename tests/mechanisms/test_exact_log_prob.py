@@ -27,7 +27,11 @@ def other_log_prob(fn: Any, value: Tensor) -> Tensor:
     return fn.log_prob(value)  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+#: Torch's own density of a stack has the wrong shape; it is compared with a Jacobian in test_flow_inverses.
+_RIGHT = {name: case for name, case in CASES.items() if name != "flow StackTransform"}
+
+
+@pytest.mark.parametrize("case", _RIGHT.values(), ids=_RIGHT.keys())
 def test_agrees_with_torch_on_the_support(case: Any) -> None:
     torch.manual_seed(0)
     fn = case.distribution(torch.float64 if torch.float64 in case.dtypes else torch.float32)
@@ -35,9 +39,13 @@ def test_agrees_with_torch_on_the_support(case: Any) -> None:
     value = fn.sample()
     expected = other_log_prob(fn, value)
     torch.testing.assert_close(exact_log_prob(fn, value), expected, rtol=close, atol=close)
+    if isinstance(fn, dist.GaussianScaleMixture):
+        return  # Pyro's density takes one point
+    # some families cannot be expanded once they have been used
+    fresh = case.distribution(expected.dtype)
     # Pyro's flows know the density of what they have just drawn only: rows are compared with rows
     rows = torch.stack([value, value, value])
-    wide = expanded(fn, 3).to_event(1)
+    wide = expanded(fresh, 3).to_event(1)
     found = exact_log_prob(wide, rows)
     assert found.shape == wide.batch_shape
     total = 3 * (expected.sum() if fn.batch_shape else expected)

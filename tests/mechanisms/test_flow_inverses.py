@@ -52,7 +52,9 @@ def test_inverse_has_the_derivatives_and_the_density_of_the_inverse_map(name: st
 @pytest.mark.parametrize("name", ["Planar", "Radial", "NeuralAutoregressive"])
 def test_inverse_has_derivatives_in_the_parameters(name: str) -> None:
     torch.manual_seed(2)
-    transform = getattr(transforms, name.lower() if name != "NeuralAutoregressive" else "neural_autoregressive")(2)
+    transform = getattr(
+        transforms, name.lower() if name != "NeuralAutoregressive" else "neural_autoregressive"
+    )(2)
     transform = transform.double()
     parameters = [p for p in transform.parameters() if p.requires_grad]
     base = dist.Normal(torch.zeros(2, dtype=torch.float64), 1.0).to_event(1)
@@ -63,7 +65,9 @@ def test_inverse_has_derivatives_in_the_parameters(name: str) -> None:
         found: Tensor = mechanism.abduct(fn, value, None)
         return (found * torch.tensor([1.0, 2.0], dtype=torch.float64)).sum()
 
-    for parameter, gradient in zip(parameters, torch.autograd.grad(total(), parameters), strict=True):
+    for parameter, gradient in zip(
+        parameters, torch.autograd.grad(total(), parameters), strict=True
+    ):
         with torch.no_grad():
             kept = parameter.flatten()[0].item()
             ends = []
