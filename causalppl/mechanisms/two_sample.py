@@ -39,13 +39,13 @@ def different_columns(
 
 def two_sample_p(a: Tensor, b: Tensor) -> float:
     """P-value that two samples have one law: Kolmogorov and Smirnov's, or a chi-squared one for few distinct values."""
-    points, where = torch.cat([a, b]).unique(return_inverse=True)
-    if len(points) <= _FEW:
-        return _homogeneity_p(
-            torch.stack(
-                [part.bincount(minlength=len(points)) for part in where.split([len(a), len(b)])]
-            )
-        )
+    pooled = torch.cat([a, b])
+    if len(torch.cat([a[: 2 * _FEW], b[: 2 * _FEW]]).unique()) <= _FEW:
+        points, where = pooled.unique(return_inverse=True)
+        if len(points) <= _FEW:
+            parts = where.split([len(a), len(b)])
+            return _homogeneity_p(torch.stack([x.bincount(minlength=len(points)) for x in parts]))
+    points = pooled.sort().values
     cdfs = [torch.searchsorted(x.sort().values, points, right=True) / len(x) for x in (a, b)]
     distance = float((cdfs[0] - cdfs[1]).abs().max())
     distance *= math.sqrt(len(a) * len(b) / (len(a) + len(b)))

@@ -226,7 +226,7 @@ def student() -> Coupling:
         dist.MultivariateStudentT(number(df), tensor(0.0, 0.0), torch.tensor(lower))
         for lower, df in zip(lowers, (3.0, 9.0), strict=True)
     )
-    return Coupling(*fns, [1.0, -1.0], both, width=0.05)
+    return Coupling(*fns, [1.0, -1.0], both, width=0.15)
 
 
 def projected_normal() -> Coupling:
