@@ -65,10 +65,10 @@ def round_trip(case: MechanismCase) -> None:
         _returned(case, dtype, draws.sample, back)
     for dtype in case.dtypes:
         for other in (False, True):
-            fn = case.distribution(dtype, other)
             with seeded(case):
-                value = _few(case, fn)
-                rows = expanded(fn, len(value))
+                value = _few(case, case.distribution(dtype, other))
+                # afresh: some of Pyro's classes cannot be expanded once they have been used
+                rows = expanded(case.distribution(dtype, other), len(value))
                 mechanism = case.resolve(rows)
                 back = mechanism.forward(rows, abducted(mechanism, rows, value))
             _returned(case, dtype, value, back)
