@@ -61,13 +61,20 @@ def _distance(fn: Any, offset: Tensor, for_side: Tensor, for_size: Tensor) -> Te
         (side * offset - soft * soft / scale) / soft for side, scale in ((1, right), (-1, left))
     ]
     masses = [
-        torch.special.log_ndtr(edge) + 0.5 * (soft / scale).square() - side * offset / scale
+        _log_ndtr(edge) + 0.5 * (soft / scale).square() - side * offset / scale
         for edge, (side, scale) in zip(edges, ((1, right), (-1, left)), strict=True)
     ]
     above = for_side > masses[1] - masses[0]
     edge = torch.where(above, edges[0], edges[1])
-    size = soft * (edge + _upper_quantile(torch.special.log_ndtr(edge) - softplus(for_size)))
+    size = soft * (edge + _upper_quantile(_log_ndtr(edge) - softplus(for_size)))
     return torch.where(above, size.clamp(min=0.0), -size.clamp(min=0.0))
+
+
+def _log_ndtr(x: Tensor) -> Tensor:
+    """The log of the normal distribution function; torch's own has no batching rule under ``vmap``."""
+    scaled = -x / math.sqrt(2.0)
+    far = torch.log(0.5 * torch.special.erfcx(scaled.clamp(min=-1.0))) - 0.5 * x * x
+    return torch.where(scaled > -1.0, far, torch.log1p(-0.5 * torch.erfc(-scaled)))
 
 
 def _upper_quantile(log_tail: Tensor) -> Tensor:
@@ -75,7 +82,7 @@ def _upper_quantile(log_tail: Tensor) -> Tensor:
     near = -torch.special.ndtri(torch.exp(log_tail.clamp(min=-600.0)))
     q = torch.where(log_tail > -600.0, near, torch.sqrt(-2 * log_tail))
     for _ in range(_STEPS):
-        found = torch.special.log_ndtr(-q)
+        found = _log_ndtr(-q)
         hazard = torch.exp(-0.5 * q * q - 0.5 * math.log(2 * math.pi) - found)
         q = q + (found - log_tail) / hazard
     return q

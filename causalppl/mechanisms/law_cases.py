@@ -22,6 +22,7 @@ __all__ = [
     "drawn",
     "expanded",
     "leaves",
+    "sampled",
     "seeded",
     "unvalidated",
 ]
@@ -110,7 +111,7 @@ def drawn(case: MechanismCase, dtype: torch.dtype, other: bool) -> Draws:
         fn = expanded(one, case.draws)
         mechanism = case.resolve(fn)
         values = mechanism.forward(fn, mechanism.noise(fn).sample())
-        sample = one.sample(torch.Size([case.draws]))
+        sample = sampled(one, case.draws)
         return Draws(fn, mechanism, values, sample, abducted(mechanism, fn, sample))
 
 
@@ -121,6 +122,12 @@ def expanded(fn: Any, *sizes: int) -> Any:
         return fn.expand(shape)
     except NotImplementedError:  # some of Pyro's own classes do not know how
         return ExpandedDistribution(fn, shape)
+
+
+def sampled(fn: Any, draws: int) -> Tensor:
+    """Values as a program sees them: of straight-through families ``sample`` is another law than ``rsample``."""
+    with torch.no_grad():
+        return fn(torch.Size([draws])).detach()  # type: ignore[no-any-return]
 
 
 def abducted(mechanism: Mechanism, fn: Any, value: Tensor) -> Any:

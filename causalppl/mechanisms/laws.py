@@ -28,6 +28,7 @@ from .law_cases import (
     drawn,
     expanded,
     leaves,
+    sampled,
     seeded,
     unvalidated,
 )
@@ -80,7 +81,7 @@ def _few(case: MechanismCase, fn: Any) -> Tensor:
     mechanism = case.resolve(rows)
     values = mechanism.forward(rows, mechanism.noise(rows).sample())
     tails = _tails(mechanism, rows)
-    parts = [fn.sample(torch.Size([_ROWS])), values, *([] if tails is None else [tails])]
+    parts = [sampled(fn, _ROWS), values, *([] if tails is None else [tails])]
     return torch.cat(parts)
 
 
@@ -121,7 +122,7 @@ def value_law(case: MechanismCase) -> None:
         if not bool(torch.isfinite(ours).all()):
             raise _broken(value_law, case, "a draw is not finite")
         with seeded(case, stream=1):
-            theirs = case.distribution(dtype, other).sample(torch.Size([REFERENCE * case.draws]))
+            theirs = sampled(case.distribution(dtype, other), REFERENCE * case.draws)
         _same_law(value_law, case, _columns(ours), _columns(theirs))
 
 
@@ -292,7 +293,7 @@ def _functions(
     with seeded(case):
         noise = mechanism.noise(fns[0]).sample(torch.Size([4]))
         base = mechanism.base(fns[0]).sample(torch.Size([4]))
-        value = torch.stack([fns[i % 2].sample() for i in range(4)])
+        value = torch.cat([sampled(fns[i % 2], 1) for i in range(4)])
 
     def forward(parameters: Any, noise: Any, value: Tensor, base: Any) -> Any:
         with unvalidated():

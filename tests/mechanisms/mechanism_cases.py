@@ -9,7 +9,7 @@ __all__ = ["CASES", "SLOW_TRACES"]
 
 #: Families built on the quadrature of Gamma and Beta laws: that of Gamma stays in the default run for all of them.
 _QUADRATURE = (
-    "AffineBeta", "Beta", "Binomial", "Chi2", "Dirichlet", "FisherSnedecor", "Gamma[", "GammaPoisson", "InverseGamma", "LKJ",
+    "AffineBeta", "Beta", "Binomial", "Chi2", "Dirichlet", "FisherSnedecor", "Gamma[", "GammaPoisson", "InverseGamma", "Correlation",
     "Multinomial", "MultivariateStudentT", "NegativeBinomial", "Poisson", "ProjectedNormal", "QuietWishart",
     "RelaxedOneHotCategorical", "StudentT", "VonMises", "ZeroInflatedNegative", "ZeroInflatedPoisson", "mixture_of_counts",
     "sine_skewed",
