@@ -164,7 +164,7 @@ add(
     dist.BetaBinomial,
     {"concentration1": 2.0, "concentration0": 3.0, "total_count": 9},
     {"concentration1": 0.4, "concentration0": 0.7, "total_count": 9},
-    draws=1000,
+    draws=500,
 )
 add(
     dist.Multinomial,
