@@ -37,7 +37,7 @@ ROW = "\x00row"
 #: How Pyro names the two halves of a site with ``obs_mask=``.
 _KNOWN, _UNKNOWN = "_observed", "_unobserved"
 
-__all__ = ["ROW", "SiteMessenger", "StructuralForm"]
+__all__ = ["ROW", "SiteMessenger", "StructuralForm", "weighed"]
 
 
 class SiteMessenger(Messenger):
@@ -181,9 +181,10 @@ class StructuralForm:
                 )
             free = kind == "deterministic"
             known = fit_evidence(name, given, fn, value if free else fn.sample(), free)
-            observed = not known.nothing and known.interval is None
-            value, interval = known.value, known.interval
-            missing = known.missing if observed else None
+            value, missing, interval = known.value, known.missing, known.interval
+            observed = not known.nothing and (interval is None or missing is not None)
+            if not observed:
+                missing = None
             if observed:
                 self.conditioned[name] = value
         elif value is None:
@@ -298,7 +299,7 @@ class StructuralForm:
     @cached_property
     def notes(self) -> tuple[str, ...]:
         """What a result says about its evidence."""
-        partly = [n for n, s in self.sites.items() if s.missing is not None]
+        partly = [n for n, s in self.sites.items() if s.missing is not None and s.interval is None]
         if not partly:
             return ()
         names = ", ".join(
@@ -390,14 +391,15 @@ class StructuralForm:
                 return self.given(msg, {**(fixed or {}), ROW: row})
             mechanism, fn, own = site.mechanism, msg["fn"], noise[name]
             assert mechanism is not None
-            if site.interval is not None and has_quantiles(mechanism, fn):
-                return draw_inside(mechanism, fn, site.interval, own)  # type: ignore[arg-type]
             if fn.shape() != site.fn.shape():
                 raise ProgramError(
                     f"site {name!r} has different shapes in different draws, {tuple(site.fn.shape())} and {tuple(fn.shape())}; pad it "
                     "in the program to the largest"
                 )
-            value = mechanism.forward(fn, own)
+            if site.interval is not None and has_quantiles(mechanism, fn):
+                value = draw_inside(mechanism, fn, site.interval, own)  # type: ignore[arg-type]
+            else:
+                value = mechanism.forward(fn, own)
             return value if site.missing is None else torch.where(site.missing, value, site.value)
 
         values = self.run(rule)
@@ -438,12 +440,12 @@ class StructuralForm:
                 add("evidence", msg, self._range_log_prob(site, msg["fn"], value, simulated))
             if site_kind(msg) == "deterministic":
                 if name in self.conditioned:
-                    add("evidence", msg, self._equal_log_prob(name, msg["value"]))
+                    add("evidence", msg, self.equal_log_prob(name, msg["value"]))
             elif site is not None and site.missing is not None:
                 lost, known = split_log_prob(msg["fn"], value, site.missing)
                 if name in latents:
                     add("prior", msg, lost)
-                add("evidence", msg, _scaled(known, msg))
+                add("evidence", msg, weighed(known, msg))
             elif name in latents:
                 add(
                     "prior",
@@ -453,7 +455,7 @@ class StructuralForm:
                     ),
                 )
             else:
-                add("evidence", msg, _scaled(exact_log_prob(msg["fn"], value), msg, masked=True))
+                add("evidence", msg, weighed(exact_log_prob(msg["fn"], value), msg, masked=True))
             return value
 
         self.run(rule)
@@ -468,10 +470,13 @@ class StructuralForm:
         else:
             low, high = site.interval
             log_prob = torch.where((value >= low) & (value <= high), 0.0, -torch.inf)
+        if site.missing is not None:  # entries that are known weigh by their density
+            log_prob = torch.where(site.missing, log_prob, 0.0)
         events = site.event_dim
         return log_prob.sum(list(range(-events, 0))) if events else log_prob
 
-    def _equal_log_prob(self, name: str, natural: Tensor) -> Tensor:
+    def equal_log_prob(self, name: str, natural: Tensor) -> Tensor:
+        """Zero where the value of a deterministic site is the one in the evidence, minus infinity elsewhere."""
         value, missing = self.conditioned[name], self.sites[name].missing
         near = (natural - value).abs() <= 1e-6 * value.abs() + 1e-8
         if missing is not None:
@@ -488,7 +493,8 @@ class StructuralForm:
                 )
 
 
-def _scaled(log_prob: Tensor, msg: Message, masked: bool = False) -> Tensor:
+def weighed(log_prob: Tensor, msg: Message, masked: bool = False) -> Tensor:
+    """Log probabilities of evidence by the site's scale, and by its mask where this does not stand for missing entries."""
     if masked and msg["mask"] is not None:
         mask = torch.as_tensor(msg["mask"], device=log_prob.device)
         log_prob = torch.where(mask, log_prob, torch.zeros_like(log_prob))

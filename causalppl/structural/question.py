@@ -31,7 +31,7 @@ from ..interventions import (
 )
 from .form import StructuralForm
 
-__all__ = ["FACTUAL", "Group", "Question", "evaluation_order", "named_worlds"]
+__all__ = ["FACTUAL", "Group", "Question", "evaluation_order", "named_worlds", "source"]
 
 FACTUAL = "factual"
 
