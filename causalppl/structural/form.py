@@ -174,6 +174,10 @@ class StructuralForm:
             return self.sites[self.halves[name]].value
         given = self._given_at(msg, kind)
         if given is not None:
+            if kind == "factor":
+                raise EvidenceError(
+                    f"evidence: {name!r} is a factor, which weighs the draws and has no value; leave it out"
+                )
             if infer.get("_intervened", False):
                 raise EvidenceError(
                     f"evidence: site {name!r} is set by a do, which removes its mechanism; leave it out of the "
