@@ -16,7 +16,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
-from .errors import ProgramError
+from .errors import ProgramError, WorldNameError
 from .interventions import (
     FromWorld,
     Hard,
@@ -137,9 +137,15 @@ class _World(Messenger):
         self.values[name] = value
         events = msg["fn"].event_dim
         msg["fn"] = dist.Delta(value, event_dim=min(events, value.dim())).mask(False)
-        msg["value"], msg["is_observed"], msg["done"] = value, True, True
+        # not "done", so that enumeration outside keeps track of the value's dims
+        msg["value"], msg["is_observed"] = value, True
         msg["infer"] = {"_deterministic": True, "_program_name": name}
         msg["name"] = f"{self.world}/{name}"
+        if msg["name"] in self.factual.values:
+            raise WorldNameError(
+                f"multi_world: the program has a site {msg['name']!r}, which is also the name of {name!r} in the world {self.world!r}; "
+                "choose another name for the world"
+            )
 
     def _postprocess_message(self, msg: Message) -> None:  # type: ignore[override]
         name = (msg["infer"] or {}).get("_program_name") if msg["type"] == "sample" else None

@@ -96,6 +96,11 @@ class WorldEvidence:
         found: dict[str, dict[str, Known]] = {}
         for world, given in self.worlds.items():
             for name, value in given.items():
+                if f"{world}/{name}" in form.sites:
+                    raise EvidenceError(
+                        f"evidence: {world + '/' + name!r} is a site of the program, and also {name!r} in the world {world!r}; choose "
+                        "another name for the world"
+                    )
                 if name not in form.sites:
                     near = closest_name(name, form.sites)
                     raise UnknownSiteError(
@@ -109,6 +114,10 @@ class WorldEvidence:
                         f"{world + '/' + name!r}"
                     )
                 site = form.sites[name]
+                if site.kind == "factor":
+                    raise EvidenceError(
+                        f"evidence: {world + '/' + name!r} is a factor, which weighs the draws of the factual world; leave it out"
+                    )
                 free = site.kind == "deterministic"
                 fact = fit_evidence(name, value, site.fn, site.value, free)
                 if not fact.nothing:
