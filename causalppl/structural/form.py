@@ -482,7 +482,10 @@ class StructuralForm:
     def equal_log_prob(self, name: str, natural: Tensor) -> Tensor:
         """Zero where the value of a deterministic site is the one in the evidence, minus infinity elsewhere."""
         value, missing = self.conditioned[name], self.sites[name].missing
-        near = (natural - value).abs() <= 1e-6 * value.abs() + 1e-8
+        if value.is_floating_point():
+            near = (natural - value).abs() <= 1e-6 * value.abs() + 1e-8
+        else:
+            near = natural == value
         if missing is not None:
             near = near | missing
         return torch.where(near, 0.0, -torch.inf)
