@@ -44,7 +44,10 @@ def _score(law: Any, noise: Tensor) -> Tensor:
     if isinstance(law, StandardLogistic):
         return z
     if isinstance(law, torch.distributions.Normal):
-        return torch.special.log_ndtr(z) - torch.special.log_ndtr(-z)
+        # by hand: vmap loops over torch.special.log_ndtr, a hundred times slower
+        x = z.abs() / math.sqrt(2.0)
+        below = torch.log(0.5 * torch.special.erfcx(x)) - x * x
+        return torch.sign(z) * (torch.log1p(-0.5 * torch.erfc(x)) - below)
     u = law.cdf(z)
     return torch.log(u) - torch.log1p(-u)
 
