@@ -186,8 +186,9 @@ class JointWorlds:
             value = (
                 self._weighed(msg, site, noise, weigh) if self.anchors else form.given(msg, start)
             )
-            drawn = bool(self.anchors) and site.latent and site.missing is None
-            if site.kind == "sample" and site.mechanism is not None and not drawn:
+            # an anchored site keeps the noise that it has where it is known
+            kept = name in self.anchors and site.missing is None
+            if site.kind == "sample" and site.mechanism is not None and not kept:
                 noise[name] = site.mechanism.abduct(msg["fn"], value, bases.get(name))
             return value
 

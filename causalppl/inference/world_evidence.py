@@ -30,6 +30,8 @@ from .posterior_draws import Method, PosteriorDraws, refuse_subsampling
 __all__ = ["WorldEvidence"]
 
 _PROPOSALS = 10_000
+#: Mechanisms whose noise refers to the world that it was abducted in.
+_RELATIVE = ("antitone", "independent")
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,11 @@ def _anchors(
             if site.mechanism is None:
                 raise EvidenceError(
                     f"evidence: {shown!r}: the site has no structural assignment: {site.why_none}"
+                )
+            if site.mechanism.name in _RELATIVE:
+                raise EvidenceError(
+                    f"evidence: {shown!r} is a point of a site whose mechanism, {site.mechanism.name!r}, couples worlds relative to "
+                    "what happened in fact; give a range, cp.Interval(low, high)"
                 )
             if fact.missing is not None and elements(site.fn) is None:
                 raise EvidenceError(
