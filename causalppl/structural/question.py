@@ -176,7 +176,8 @@ class Question:
         by_sites: dict[frozenset[str], list[str]] = {}
         groups = []
         for world, given in self.worlds.items():
-            if all(isinstance(i, Hard) and n in self.form.sites for n, i in given.items()):
+            hard = all(isinstance(i, Hard) and n in self.form.sites for n, i in given.items())
+            if given and hard:  # a world without interventions has no values to stack
                 by_sites.setdefault(frozenset(given), []).append(world)
             else:
                 groups.append(Group([world], other=dict(given)))

@@ -90,6 +90,14 @@ def test_a_policy_reads_the_values_of_its_own_world() -> None:
     assert float(found.tensor("v2", "b")) == pytest.approx(0.5 - 1.0)
 
 
+def test_several_worlds_in_which_nothing_is_done() -> None:
+    """They are the factual world, at its speed: no warning that the program runs row by row."""
+    found = cp.abduct(chain, num_samples=10, seed=0)().predict(worlds={"a": {}, "b": {}, "c": {}})
+    for site in found.sites:
+        for world in "abc":
+            assert torch.equal(found.tensor(site, world), found.tensor(site, "factual"))
+
+
 # --- Doses --------------------------------------------------------------------------------------
 
 
