@@ -83,8 +83,9 @@ class SiteMessenger(Messenger):
                 f"the program has two plates named {name!r}, of sizes {self.sizes[name]} and {fn.size}; give each its own name"
             )
         part = fn.subsample_size is not None and fn.subsample_size < fn.size
-        if part and msg["value"] is None:
-            msg["value"] = self.form.indices.get(name)
+        known = self.form.indices.get(name)
+        if msg["value"] is None and known is not None and (part or len(known) == fn.size):
+            msg["value"] = known
 
     def _postprocess_message(self, msg: Message) -> None:  # type: ignore[override]
         if msg["type"] == "sample" and isinstance(msg["fn"], _Subsample):
