@@ -20,9 +20,10 @@ from ..errors import (
 )
 from ..interventions import Interventions
 from ..mechanisms import exact_log_prob
+from ..structural.densities import equal_log_prob, weighed
 from ..structural.evaluation import Evaluation, World, carried_values
 from ..structural.evidence import Known
-from ..structural.form import ROW, StructuralForm, weighed
+from ..structural.form import ROW, StructuralForm
 from ..structural.noise import draw, keyed_seed
 from ..structural.question import FACTUAL, Question
 from ..structural.sites import Site, split_log_prob, unmasked
@@ -208,7 +209,7 @@ class JointWorlds:
             if site.kind != "deterministic":
                 weigh.add(msg, weighed(exact_log_prob(fn, value), msg, masked=True))
             elif site.name in self.form.conditioned:
-                weigh.add(msg, self.form.equal_log_prob(site.name, msg["value"]))
+                weigh.add(msg, equal_log_prob(self.form, site.name, msg["value"]))
         if site.interval is not None:
             weigh.compare(msg, site, value, Known(value, site.missing, site.interval))
         return value
