@@ -34,6 +34,7 @@ __all__ = [
     "abduct",
     "bounds",
     "counterfactual",
+    "diagnostics",
     "do",
     "errors",
     "from_world",
@@ -53,9 +54,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    # Plots load matplotlib, so the module is imported where it is asked for.
-    if name == "plots":
+    # Plots load matplotlib and diagnostics scipy, so these are imported where they are asked for.
+    if name in ("diagnostics", "plots"):
         import importlib
 
-        return importlib.import_module(".plots", __name__)
+        return importlib.import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
