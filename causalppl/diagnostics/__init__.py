@@ -1,5 +1,18 @@
 """Whether an answer may be trusted: calibration on simulated worlds, coverage, predictive checks, convergence."""
 
 from .calibration import Calibration, simulation_based_calibration
+from .coverage import coverage
+from .predictive import posterior_predictive
+from .reliability import summary
+from .uniformity import Band, ecdf_band, uniformity_p_value
 
-__all__ = ["Calibration", "simulation_based_calibration"]
+__all__ = [
+    "Band",
+    "Calibration",
+    "coverage",
+    "ecdf_band",
+    "posterior_predictive",
+    "simulation_based_calibration",
+    "summary",
+    "uniformity_p_value",
+]

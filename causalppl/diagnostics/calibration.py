@@ -283,10 +283,17 @@ class _Asked:
     ) -> dict[str, tuple[npt.NDArray[Any], tuple[str, ...], dict[str, Any]]]:
         """Quantity to its values, draws first, with the names of the other dims and their coordinates."""
         found = {}
-        if self.sites:
-            factual = posterior.predict(sites=self.sites)
-            for name in self.sites:
-                found[name] = _read(name, factual[name].sel(world="factual", drop=True), draws)
+        # a latent site is there already; the others cost a run of the program
+        others = [n for n in self.sites if n not in posterior.latents]
+        factual = posterior.predict(sites=others) if others else None
+        for name in self.sites:
+            if name in posterior.latents:
+                value = posterior.latents[name]
+                array = posterior._labels(name, value).label(value)
+            else:
+                assert factual is not None
+                array = factual[name].sel(world="factual", drop=True)
+            found[name] = _read(name, array, draws)
         for name, quantity in self.own.items():
             found[name] = _read(name, quantity(posterior), draws)
         return found
@@ -311,7 +318,11 @@ class _Ranking:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", InferenceWarning)
             posterior = call()
-        doubts = {"".join(c for c in str(w.message).split(":")[0]) for w in caught if issubclass(w.category, InferenceWarning)}
+        doubts = {
+            "".join(c for c in str(w.message).split(":")[0])
+            for w in caught
+            if issubclass(w.category, InferenceWarning)
+        }
         for doubt in doubts:
             self.warned[doubt] = self.warned.get(doubt, 0) + 1
         for other in caught:
@@ -325,7 +336,8 @@ class _Ranking:
         draws = kept.num_samples
         self.methods[kept._draws.method] = None
         pairs = {
-            n: (self.asked.truths[n][run], values) for n, (values, *_) in self.asked.of(kept, draws).items()
+            n: (self.asked.truths[n][run], values)
+            for n, (values, *_) in self.asked.of(kept, draws).items()
         }
         if LOG_LIKELIHOOD in self.ranks:
             log_likelihood = self._log_likelihood(run, kept)
@@ -337,7 +349,9 @@ class _Ranking:
                     "its draws; it must not depend on their number"
                 )
             if np.isnan(values.astype(float)).any() or np.isnan(truth.astype(float)).any():
-                raise MethodError(f"quantity {name!r} is NaN in simulation {run}, so it has no rank")
+                raise MethodError(
+                    f"quantity {name!r} is NaN in simulation {run}, so it has no rank"
+                )
             found, known = rank(np.asarray(truth), values, self.generator)
             self.ranks[name][run] = regridded(found, draws, self.num_samples, self.generator)
             self.varies[name] |= ~known
@@ -371,7 +385,9 @@ class _Ranking:
         dims = {**self.asked.dims, LOG_LIKELIHOOD: ((), {})}
         arrays = {
             n: xr.DataArray(
-                r, dims=("simulation", *dims[n][0]), coords={**dims[n][1], "simulation": np.arange(len(r))}
+                r,
+                dims=("simulation", *dims[n][0]),
+                coords={**dims[n][1], "simulation": np.arange(len(r))},
             )
             for n, r in self.ranks.items()
         }

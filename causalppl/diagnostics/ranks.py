@@ -44,7 +44,9 @@ def rank(
     tolerance: npt.NDArray[np.float64] | float = 0.0
     if draws.dtype.kind == "f":
         scale = np.maximum(np.abs(draws), np.abs(truth)).astype(float)
-        tolerance = np.where(np.isfinite(scale), _ULPS * np.finfo(draws.dtype).eps * scale, 0.0)
+        tolerance = np.where(
+            np.isfinite(scale), _ULPS * np.finfo(draws.dtype.name).eps * scale, 0.0
+        )
     with np.errstate(invalid="ignore"):  # infinity minus infinity, which equal each other
         gap = draws.astype(float) - truth.astype(float)
     same = (np.abs(gap) <= tolerance) | (draws == truth)

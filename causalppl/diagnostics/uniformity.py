@@ -201,13 +201,15 @@ class _CountProcess:
             kept[first - lowest : last - lowest + 1] = mass[first - start : last - start + 1]
             start, mass = int(lowest), kept
         rest = self._last[self.total - start - np.arange(len(mass))]
-        return float(min(1.0, mass @ rest / self._whole))
+        return min(1.0, float(np.sum(mass * rest)) / self._whole)
 
     def p_value(self, counts: Any) -> float:
         """The probability of counts at least as extreme as these."""
         at = np.arange(len(self.edges))
         tails = np.minimum(self._below[counts, at], self._above[counts, at])
-        smallest = float(np.minimum(tails, 1.0).min())
+        smallest = float(np.min(np.asarray(tails, dtype=float)))
+        if smallest >= 1.0:
+            return 1.0
         p_value = 1.0 - self.inside(smallest * (1 + 1e-9))
         bound = len(self.edges) * smallest
         return float(min(1.0, bound if p_value < _FINEST else min(p_value, bound)))
@@ -223,4 +225,4 @@ class _CountProcess:
 
 def _trimmed(pmf: Array) -> Array:
     """Without the far upper tail, which adds nothing."""
-    return pmf[: int(np.flatnonzero(pmf > 1e-18).max()) + 1]
+    return pmf[: int(np.flatnonzero(pmf > 1e-18)[-1]) + 1]
