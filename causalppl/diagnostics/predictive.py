@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-import pyro
 import torch
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from ..inference.posterior_draws import stacked
 from ..interventions import unknown_site
 from ..structural.form import ROW, StructuralForm
 from ..structural.noise import keyed_seed
+from .simulations import without_observations
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -60,7 +60,7 @@ def posterior_predictive(posterior: Posterior, *, fresh: Iterable[str] = ()) -> 
     form = posterior._form
     observed = [n for n, s in form.sites.items() if s.kind == "sample" and s.observed]
     again = StructuralForm(
-        pyro.poutine.uncondition(form.model),
+        without_observations(form.model),
         form.args,
         form.kwargs,
         None,

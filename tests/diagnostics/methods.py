@@ -12,6 +12,7 @@ from typing import Any
 import pyro
 import pyro.distributions as dist
 import torch
+from scipy.signal import lfilter
 
 from causalppl.inference import PosteriorDraws
 
@@ -54,9 +55,15 @@ class Conjugate:
         centre = 0.0 if self.prior else y.sum() / precision
         seed = form.seed if self.seed is None else self.seed
         noise = torch.randn(num_samples, generator=torch.Generator().manual_seed(seed % 2**63))
-        for i in range(1, num_samples if self.sticky else 0):
-            noise[i] = self.sticky * noise[i - 1] + (1 - self.sticky**2) ** 0.5 * noise[i]
+        if self.sticky:
+            fresh = noise.numpy() * (1 - self.sticky**2) ** 0.5
+            fresh[0] = noise[0]
+            noise = torch.tensor(lfilter([1.0], [1.0, -self.sticky], fresh)).float()
         draws = centre + (self.shift + self.width * noise) / precision**0.5
         return PosteriorDraws(
-            {"mean": draws}, num_samples, "Conjugate", ess=self.ess, rhat=None if self.ess is None else 1.0
+            {"mean": draws},
+            num_samples,
+            "Conjugate",
+            ess=self.ess,
+            rhat=None if self.ess is None else 1.0,
         )
