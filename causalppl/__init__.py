@@ -54,7 +54,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    # Plots load matplotlib and diagnostics scipy, so these are imported where they are asked for.
+    # What draws or judges loads more than an answer needs, so it is imported where they are asked for.
     if name in ("diagnostics", "plots"):
         import importlib
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from ..errors import MethodError
 from .calibration import Calibration
@@ -79,6 +78,8 @@ def coverage(
 
 def _interval(inside: npt.NDArray[np.bool_], confidence: float) -> tuple[float, float]:
     """A confidence interval of a share, ``inside`` of shape ``(simulations, entries)``."""
+    from scipy import stats
+
     count, entries = inside.shape
     shares = inside.mean(axis=1)
     spread = float(shares.std(ddof=1)) if count > 1 else 0.0

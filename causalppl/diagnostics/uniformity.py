@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from ..errors import MethodError, ShapeError
 
@@ -141,6 +140,8 @@ def _t_test(values: Array, expected: float) -> float:
     if len(values) < 10:
         return 1.0
     error = values.std(ddof=1) / np.sqrt(len(values))
+    from scipy import stats  # loads where it is used: it adds filters of warnings on import
+
     if error < 1e-12:
         return 1.0 if abs(values.mean() - expected) < 1e-9 else 0.0
     return float(2 * stats.t.sf(abs(values.mean() - expected) / error, len(values) - 1))
@@ -163,6 +164,8 @@ class _CountProcess:
             raise MethodError(
                 f"{num_simulations} ranks among {num_draws} draws cannot be judged; give at least one of each"
             )
+        from scipy import stats
+
         self.total = num_simulations
         count = min(num_draws, _MOST_POINTS)
         self.edges: Ranks = np.unique(np.linspace(1, num_draws, count).round().astype(np.int64))

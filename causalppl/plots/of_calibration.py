@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from ..diagnostics import Calibration, ecdf_band
 from ..errors import MethodError, UnknownSiteError, site_list
@@ -211,6 +210,8 @@ def _chance(
     hits: npt.NDArray[np.float64], expected: npt.NDArray[np.float64], entries: int, level: float
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Where single bars lie with probability ``level``, relative to their expectation."""
+    from scipy import stats
+
     count, tail = len(hits), (1 - level) / 2
     if entries == 1:
         low, high = (stats.binom.ppf(q, count, expected) / count for q in (tail, 1 - tail))
