@@ -5,11 +5,12 @@ model: a deterministic function from exogenous noise and interventions to values
 """
 
 from . import errors
-from .counterfactual import Posterior, abduct, counterfactual
+from .counterfactual import Posterior, abduct
 from .errors import CausalPPLError
 from .inference import NUTS, Enumeration, Exact, ImportanceSampling, PosteriorSamples
 from .interventions import do, from_world, policy, set_mechanism, shift, where
 from .mechanisms import Mechanism, mechanism_for, register_mechanism
+from .predictor import Counterfactual, compile, counterfactual
 from .query import Bounds, Estimate, bounds, mechanism_sensitivity, query
 from .results import Diagnostics, Worlds
 from .structural import Interval, settings
@@ -21,6 +22,7 @@ __all__ = [
     "NUTS",
     "Bounds",
     "CausalPPLError",
+    "Counterfactual",
     "Diagnostics",
     "Enumeration",
     "Estimate",
@@ -33,6 +35,7 @@ __all__ = [
     "Worlds",
     "abduct",
     "bounds",
+    "compile",
     "counterfactual",
     "diagnostics",
     "do",
