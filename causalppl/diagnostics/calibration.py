@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -80,7 +81,7 @@ class Calibration:
         array = self.ranks[quantity].values.reshape(self.num_simulations, -1)
         return np.asarray(array[:, self.tested[quantity].ravel()], dtype=np.int64)
 
-    @property
+    @cached_property
     def p_values(self) -> dict[str, float]:
         """Quantity to its p-value, adjusted for the number of its entries and of all quantities (Bonferroni, then Holm)."""
         names = list(self.tested)

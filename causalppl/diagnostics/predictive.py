@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from ..counterfactual import Posterior
-from ..errors import MethodError, site_list
+from ..errors import MethodError, NoMechanismError, site_list
 from ..inference.posterior_draws import stacked
 from ..interventions import unknown_site
 from ..structural.form import ROW, StructuralForm
-from ..structural.noise import keyed_seed
+from ..structural.noise import draw, keyed_seed
 from .simulations import without_observations
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def posterior_predictive(posterior: Posterior, *, fresh: Iterable[str] = ()) -> 
 
     Raises:
         UnknownSiteError: a name in ``fresh`` that is no latent site.
-        MethodError: nothing is observed, or nothing that is can be drawn from noise.
+        MethodError: nothing is observed.
+        NoMechanismError: a site that is to be drawn anew has no mechanism.
 
     References:
         Andrew Gelman, Xiao-Li Meng, Hal Stern (1996), Posterior predictive assessment of model fitness via realized discrepancies.
@@ -95,7 +96,13 @@ def _replicate(posterior: Posterior, again: StructuralForm, roots: set[str]) -> 
     anew = roots | (set(again.dependencies.descendants(roots)) & set(again.latent))
     kept = {n: v for n, v in posterior.latents.items() if n in again.latent and n not in anew}
     rows = posterior.num_samples
-    noise = {n: v for n, v in again.prior_noise(rows, "predictive").items() if n not in kept}
+    noise = {}
+    for name, site in again.latent.items():
+        if name not in kept:
+            if site.mechanism is None:
+                raise NoMechanismError(f"site {name!r} cannot be drawn anew: {site.why_none}")
+            law = site.mechanism.noise(site.fn)
+            noise[name] = draw(law, rows, again.seed, name, "predictive")
 
     def row(index: Tensor, own: Any, fixed: dict[str, Tensor]) -> dict[str, Tensor]:
         return again.simulate(own, index, fixed)

@@ -29,7 +29,7 @@ PEERS = {"chirho": "chirho", "dowhy": "dowhy"}
 def absent() -> list[str]:
     """A note for each peer that is not installed."""
     return [
-        f"{name} is not installed, so it is left out: pip install '.[bench]'"
+        f"{name} is not installed, so it is left out (the extra 'bench' has it)"
         for module, name in PEERS.items()
         if importlib.util.find_spec(module) is None
     ]

@@ -136,6 +136,27 @@ def test_evidence_given_as_a_mapping_is_replicated_too() -> None:
     assert float(found.mean()) == pytest.approx(0.68, abs=4 * 0.47 / DRAWS**0.5)
 
 
+def test_networks_are_those_of_the_posterior() -> None:
+    class Network(pyro.nn.PyroModule):
+        """A mean that is a parameter of a module."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.bias = torch.nn.Parameter(torch.tensor(5.0))
+
+        def forward(self, y: Tensor) -> None:
+            with pyro.plate("people", len(y)):
+                pyro.sample("y", dist.Normal(self.bias, 0.1), obs=y)
+
+    network = Network()
+    posterior = cp.abduct(network, num_samples=1)(torch.zeros(500))
+    with torch.no_grad():
+        network.bias.fill_(-5.0)
+    found = group(posterior_predictive(posterior), "posterior_predictive")["y"]
+    assert float(found.mean()) == pytest.approx(5.0, abs=0.05)
+    assert float(network.bias) == -5.0
+
+
 def test_predictive_refusals() -> None:
     def model() -> None:
         pyro.sample("x", dist.Normal(0.0, 1.0))
