@@ -457,15 +457,14 @@ def test_programs_whose_data_have_another_law_are_refused() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", [cp.NUTS(), cp.NUTS(sampler="pyro", warmup=200, chains=1)])
-def test_samplers_are_calibrated(method: Any) -> None:
+def test_a_sampler_is_calibrated() -> None:
     def program(y: Tensor) -> None:
         scale = pyro.sample("scale", dist.Gamma(3.0, 3.0))
         mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
         with pyro.plate("people", len(y)):
             pyro.sample("y", dist.StudentT(5.0, mean, scale), obs=y)
 
-    calibrate = simulation_based_calibration(program, method, num_simulations=30, seed=0)
+    calibrate = simulation_based_calibration(program, cp.NUTS(chains=1), num_simulations=20, seed=0)
     found = calibrate(torch.zeros(4))
     assert found.passed
     assert set(found.tested) == {"scale", "mean", "log_likelihood"}

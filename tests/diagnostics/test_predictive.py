@@ -154,7 +154,7 @@ def test_networks_are_those_of_the_posterior() -> None:
         network.bias.fill_(-5.0)
     found = group(posterior_predictive(posterior), "posterior_predictive")["y"]
     assert float(found.mean()) == pytest.approx(5.0, abs=0.05)
-    assert float(network.bias) == -5.0
+    assert network.bias.item() == -5.0
 
 
 def test_predictive_refusals() -> None:
