@@ -116,6 +116,14 @@ def exponents(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
+def _short(size: int) -> str:
+    """A size as a tick says it: 1M, 10k, 200."""
+    for unit, letter in ((1_000_000, "M"), (1_000, "k")):
+        if size % unit == 0:
+            return f"{size // unit}{letter}"
+    return str(size)
+
+
 def slope(points: Sequence[tuple[int, float]]) -> float:
     """Least squares of log time on log size."""
     xs, ys = ([math.log(v) for v in part] for part in zip(*points, strict=True))
@@ -149,6 +157,9 @@ def figure(rows: Sequence[Row], path: Path) -> None:
             )  # fmt: skip
         ax.set_xscale("log")
         ax.set_yscale("log")
+        ticks = sorted({size for points in contenders.values() for size, _ in points})
+        ax.set_xticks(ticks, [_short(t) for t in ticks])
+        ax.set_xticks([], minor=True)
         what, _, where = AXES[curve].partition(" (")
         ax.set_title(where.rstrip(")"), fontsize="small", color="0.35")
         ax.set_xlabel(what)
