@@ -20,7 +20,7 @@ import torch
 
 from .programs import Noise, Program, Worlds
 
-__all__ = ["PEERS", "absent", "chirho", "dowhy", "pyro_do"]
+__all__ = ["PEERS", "absent", "chirho", "dowhy", "dowhy_from_data", "pyro_do"]
 
 #: Module to the name of its distribution.
 PEERS = {"chirho": "chirho", "dowhy": "dowhy"}
@@ -85,6 +85,15 @@ def chirho(program: Program, noise: Noise, worlds: Question) -> Callable[[], Wor
 
 def dowhy(program: Program, noise: Noise, worlds: Question) -> Callable[[], Worlds]:
     """The counterfactual worlds one after another; DoWhy does not give the factual one from noise."""
+    return _dowhy(program, noise, worlds, "noise_data")
+
+
+def dowhy_from_data(program: Program, values: Noise, worlds: Question) -> Callable[[], Worlds]:
+    """The same from observed values, whose noise DoWhy abducts."""
+    return _dowhy(program, values, worlds, "observed_data")
+
+
+def _dowhy(program: Program, given: Noise, worlds: Question, kind: str) -> Callable[[], Worlds]:
     import networkx
     import pandas as pd
     from dowhy import gcm
@@ -119,14 +128,14 @@ def dowhy(program: Program, noise: Noise, worlds: Question) -> Callable[[], Worl
         # DoWhy hands parents over in alphabetical order
         order = [sorted(parents).index(p) for p in parents]
         model.set_causal_mechanism(node, gcm.AdditiveNoiseModel(Known(location, order), normal))
-    frame = pd.DataFrame({n: v.numpy().astype(float) for n, v in noise.items()})
+    frame = pd.DataFrame({n: v.numpy().astype(float) for n, v in given.items()})
     gcm.fit(model, frame.head(50))  # DoWhy asks for it; the functions are known, and noise is given
 
     def run() -> Worlds:
         found: Worlds = {}
         for world, action in worlds.items():
             setters = {n: (lambda _, value=value: value) for n, value in action.items()}
-            sample = gcm.counterfactual_samples(model, setters, noise_data=frame)
+            sample = gcm.counterfactual_samples(model, setters, **{kind: frame})
             columns = {n: sample[n].to_numpy().astype(np.float32) for n in program.assignments}
             found[world] = {n: torch.from_numpy(c) for n, c in columns.items()}
         return found

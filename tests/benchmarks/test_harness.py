@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
-from . import cost_curves, worlds_against_torch
+from . import abduction_against_torch, cost_curves, worlds_against_torch
 from .harness import Case, Contender, Row, check, measure, report
 from .programs import ask, chain, triangle
 
@@ -29,6 +29,18 @@ def test_small_cases_of_every_benchmark_agree() -> None:
     for task in (*worlds_against_torch.cases(quick=True)[:2], *cost_curves.cases(quick=True)):
         if not task.name.endswith(("10,000", " 10000", " 16", " 20")):
             check(task.build())
+    for task in abduction_against_torch.cases(quick=True):
+        check(task.build())
+
+
+@pytest.mark.parametrize("kind", ["bernoulli", "categorical"])
+def test_noise_abducted_by_hand_has_the_law_of_the_other_world(kind: str) -> None:
+    values = abduction_against_torch.data(kind, 40_000)
+    _, by_hand = abduction_against_torch.KINDS[kind]
+    outcome = by_hand(**values)["counterfactual"]["y"].long()
+    ones = values["y"][values["x"] == 1].long()
+    counts, expected = torch.bincount(outcome) / 40_000, torch.bincount(ones) / len(ones)
+    assert (counts - expected).abs().max() < 4 * 0.5 * (1 / 40_000 + 1 / len(ones)) ** 0.5
 
 
 def test_contenders_that_differ_are_not_timed() -> None:
