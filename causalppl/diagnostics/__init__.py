@@ -1,6 +1,7 @@
 """Whether an answer may be trusted: calibration on simulated worlds, coverage, predictive checks, convergence."""
 
-from .calibration import Calibration, simulation_based_calibration
+from .calibration import simulation_based_calibration
+from .calibration_result import Calibration
 from .coverage import coverage
 from .predictive import posterior_predictive
 from .reliability import summary

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import MethodError
-from .calibration import Calibration
+from .calibration_result import Calibration
 
 if TYPE_CHECKING:
     import pandas as pd
