@@ -37,6 +37,7 @@ __all__ = [
     "bounds",
     "compile",
     "counterfactual",
+    "diagnostics",
     "do",
     "errors",
     "from_world",
@@ -56,9 +57,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    # Plots load matplotlib, so the module is imported where it is asked for.
-    if name == "plots":
+    # What draws or judges loads more than an answer needs, so it is imported where they are asked for.
+    if name in ("diagnostics", "plots"):
         import importlib
 
-        return importlib.import_module(".plots", __name__)
+        return importlib.import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
