@@ -26,6 +26,8 @@ from .weights import resample
 
 __all__ = ["Enumeration", "assignment_count"]
 
+_PAIRS = 32
+
 
 def support_of(site: Site) -> Tensor | None:
     """The finite support of one variable of the site, shape ``(values, *shape of one variable)``."""
@@ -171,11 +173,13 @@ class Enumeration:
         return tuple(_product(t) if t else {} for t in tables)  # type: ignore[return-value]
 
     @staticmethod
-    def _row(form: StructuralForm, values: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _row(
+        form: StructuralForm, values: dict[str, Tensor], rows: bool = False
+    ) -> dict[str, Tensor]:
         found = {}
         for name, value in values.items():
             site = form.sites[name]
-            wide = value.expand(site.value.shape)
+            wide = value.expand(torch.Size([*([len(value)] if rows else []), *site.value.shape]))
             # where an entry is known all rows agree on it: a constant factor for that entry
             found[name] = (
                 wide if site.missing is None else torch.where(site.missing, wide, site.value)
@@ -191,13 +195,14 @@ class Enumeration:
         inner: dict[str, Tensor],
     ) -> bool:
         rows = len(next(iter(inner.values())))
-        fixed = {n: t[0] for n, t in outer.items()}
-        for other in {rows - 1, rows // 2} - {0}:
-            first = self._row(form, {n: t[0] for n, t in inner.items()})
-            second = self._row(form, {n: t[other] for n, t in inner.items()})
-            if not units_independent(form, units, first, second, fixed):
-                return False
-        return True
+        generator = torch.Generator().manual_seed(0)
+        pairs = [torch.randint(rows, (_PAIRS,), generator=generator) for _ in range(2)]
+        first, second = (self._row(form, {n: t[p] for n, t in inner.items()}, True) for p in pairs)
+        picked = torch.randint(
+            len(next(iter(outer.values()))) if outer else 1, (_PAIRS,), generator=generator
+        )
+        fixed = self._row(form, {n: t[picked] for n, t in outer.items()}, True)
+        return units_independent(form, units, first, second, fixed)
 
     def _weigh(
         self, form: StructuralForm, units: Units, outer: dict[str, Tensor], inner: dict[str, Tensor]
