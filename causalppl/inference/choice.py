@@ -54,7 +54,11 @@ _LAPLACE = ImportanceSampling("laplace", warn=False)
 
 
 def _tried(
-    method: ImportanceSampling, most: int, form: StructuralForm, num_samples: int, progress: Progress
+    method: ImportanceSampling,
+    most: int,
+    form: StructuralForm,
+    num_samples: int,
+    progress: Progress,
 ) -> tuple[PosteriorDraws | None, str]:
     """The draws, where they are good enough; otherwise why they are not, or why the method was not tried."""
     name = "draws from the prior" if method is _PRIOR else "a Laplace approximation"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from pyro.distributions import Delta
 from torch import Tensor
+from torch.distributions import biject_to
 
 from ..errors import GuideMismatchError, MethodError, NoMechanismError, site_list
 from ..structural.form import ROW, StructuralForm
@@ -23,6 +25,9 @@ _PAIRS = 16
 class GuideProposal:
     """A guide that has a sample site for each latent site of a program, and perhaps auxiliary ones.
 
+    A latent site that is a Delta of auxiliary ones, as in Pyro's autoguides, stands for them: their density counts, with the log
+    Jacobian that the Delta carries. Other auxiliary sites have the same law in the extended target, so their density cancels.
+
     Raises:
         GuideMismatchError: the guide's sites or shapes are not those of the program's latents.
         MethodError: the guide draws nothing at random, or part of a latent site is known.
@@ -31,6 +36,7 @@ class GuideProposal:
     guide: Program
     form: StructuralForm
     own: StructuralForm
+    cancelled: frozenset[str]
 
     @classmethod
     def of(cls, guide: Program, form: StructuralForm) -> GuideProposal:
@@ -38,9 +44,31 @@ class GuideProposal:
         own = StructuralForm(
             guide, form.args, form.kwargs, None, form.seed, form.params, form.indices
         )
-        found = cls(guide, form, own)
+        found = cls(guide, form, own, frozenset())
         found._check()
-        return found
+        return replace(found, cancelled=found._cancelled())
+
+    def _cancelled(self) -> frozenset[str]:
+        """The auxiliary sites that no Delta site is a function of.
+
+        Raises:
+            MethodError: the Delta sites cannot be a function of theirs that can be inverted.
+        """
+        own, latent = self.own, self.form.latent
+        deltas = [n for n in latent if _is_delta(own.latent[n].fn)]
+        free = self._auxiliary()
+        counted = free & own.dependencies.ancestors(deltas)
+        size = sum(own.latent[n].value.numel() for n in counted)
+        expected = sum(
+            biject_to(latent[n].fn.support).inverse_shape(latent[n].value.shape).numel()
+            for n in deltas
+        )
+        if size != expected:
+            raise MethodError(
+                f"the guide's Delta sites {site_list(deltas)} have {expected} dimensions and are made from {size} of auxiliary sites "
+                f"({site_list(sorted(counted))}), so they have no density; give every dimension a randomness of its own"
+            )
+        return frozenset(free - counted)
 
     def _check(self) -> None:
         latent, own = self.form.latent, self.own
@@ -72,7 +100,7 @@ class GuideProposal:
                 raise MethodError(
                     f"a guide cannot serve site {name!r}, a part of which is known; use proposal='laplace' or cp.NUTS()"
                 )
-        if all(type(_base(s.fn)).__name__ == "Delta" for s in own.latent.values()):
+        if all(_is_delta(s.fn) for s in own.latent.values()):
             raise MethodError(
                 "the guide has no randomness (Delta sites only), so its draws are a point and no proposal; use "
                 "proposal='laplace', or a guide with a density such as AutoNormal"
@@ -115,8 +143,9 @@ class GuideProposal:
     def log_prob(self, row: dict[str, Tensor], units: Units) -> Tensor:
         """Log density of one row under the guide, shape ``unit sizes``."""
         total: Any = torch.zeros(units.sizes)
-        for log_prob in self.own.log_probs(row, units.dims)["prior"].values():
-            total = total + log_prob
+        for name, log_prob in self.own.log_probs(row, units.dims)["prior"].items():
+            if name not in self.cancelled:
+                total = total + log_prob
         return total  # type: ignore[no-any-return]
 
     def units(self, rows: dict[str, Tensor]) -> tuple[Units, str]:
@@ -147,11 +176,11 @@ def _plates(units: Units) -> tuple[tuple[str, ...], tuple[int, ...], tuple[int, 
     return units.names, units.dims, units.sizes
 
 
-def _base(fn: Any) -> Any:
+def _is_delta(fn: Any) -> bool:
     while hasattr(fn, "base_dist") and type(fn).__name__ in (
         "Independent",
         "MaskedDistribution",
         "ExpandedDistribution",
     ):
         fn = fn.base_dist
-    return fn
+    return isinstance(fn, Delta)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -131,13 +132,14 @@ def _independent(target: Target, units: Units) -> bool:
 
 
 def _starts(target: Target, count: int) -> Tensor:
-    """Zero, and draws from the prior; from around zero where the prior cannot be drawn from."""
-    form, zero = target.form, torch.zeros(1, *target.shape, dtype=target.dtype)
+    """A point near zero (zero itself may be a saddle), and draws from the prior, or from around zero where it has no mechanism."""
+    form = target.form
+    with isolated_rng(keyed_seed(form.seed, "laplace starts")):
+        around = torch.randn(count, *target.shape, dtype=target.dtype)
     try:
         noise = form.prior_noise(count - 1, "laplace")
     except NoMechanismError:
-        with isolated_rng(keyed_seed(form.seed, "laplace starts")):
-            return torch.cat([zero, 2 * torch.randn(count - 1, *target.shape, dtype=target.dtype)])
+        return torch.cat([0.1 * around[:1], 2 * around[1:]])
 
     def start(own: dict[str, Tensor], row: Tensor) -> Tensor:
         latents = form.simulate(own, row)  # type: ignore[arg-type]
@@ -145,14 +147,16 @@ def _starts(target: Target, count: int) -> Tensor:
 
     with torch.no_grad():
         found = stacked(form.executor.map(start, count - 1, noise, torch.arange(count - 1)))
-    return torch.cat([zero, found.to(target.dtype)])
+    return torch.cat([0.1 * around[:1], found.to(target.dtype)])
 
 
 def _derivatives(
     density: Callable[[Tensor], Tensor], points: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Log density, gradient and Hessian of each row and unit, all by autograd: rows and units do not depend on each other."""
-    with torch.inference_mode(False), torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad(), warnings.catch_warnings():
+        # a program that branches on values reads them from tensors that carry gradients
+        warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad=True")
         leaf = points.detach().clone().requires_grad_(True)
         height = density(leaf)
         flat = torch.zeros_like(leaf)
