@@ -550,9 +550,9 @@ def test_nuts_with_constrained_and_vector_latents() -> None:
     assert 0.3 < float(s.mean()) < 1.2
 
 
-def test_nuts_refuses_discrete_latents() -> None:
+def test_nuts_refuses_discrete_latents_that_are_not_finite() -> None:
     def model() -> None:
-        k = pyro.sample("k", dist.Bernoulli(0.5))
+        k = pyro.sample("k", dist.Poisson(2.0))
         z = pyro.sample("z", N(k, 1.0))
         pyro.sample("y", N(z, 1.0), obs=torch.tensor(1.0))
 

@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import torch
 
-from ..errors import CausalPPLError, NoMechanismError, ProgramError
+from ..errors import CausalPPLError, MethodError, NoMechanismError, ProgramError
 from ..progress import Progress
 from ..structural.form import StructuralForm
-from .enumeration import Enumeration, assignment_count
+from .enumeration import Enumeration
 from .exact import Exact
+from .finite_latents import support_of
 from .importance import ImportanceSampling
 from .nuts import NUTS
 from .posterior_draws import PosteriorDraws, common_units
@@ -31,10 +32,10 @@ def choose_and_sample(form: StructuralForm, num_samples: int, progress: Progress
     latent = form.latent
     if not latent:
         return Exact().sample(form, num_samples, progress)
-    if assignment_count(form) <= Enumeration.max_assignments:
-        with contextlib.suppress(ProgramError):  # sites that exist in some assignments only
+    if all(s.discrete for s in latent.values()):
+        # not where sites exist in some assignments only, or where too many depend on each other
+        with contextlib.suppress(ProgramError, MethodError):
             return Enumeration().sample(form, num_samples, progress)
-    if any(s.discrete for s in latent.values()):
         return ImportanceSampling().sample(form, num_samples, progress)
     if not form.evident:
         with contextlib.suppress(NoMechanismError):
@@ -45,6 +46,8 @@ def choose_and_sample(form: StructuralForm, num_samples: int, progress: Progress
         reasons.append(reason)
         if found is not None:
             return replace(found, why="; ".join([found.why, *filter(None, reasons)]))
+    if any(s.discrete and support_of(s) is None for s in latent.values()):
+        return ImportanceSampling().sample(form, num_samples, progress)
     nuts = NUTS().sample(form, num_samples, progress)
     return replace(nuts, why="; ".join([nuts.why, *reasons]))
 

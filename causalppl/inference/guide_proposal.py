@@ -131,7 +131,8 @@ class GuideProposal:
         """Row by row, where a site's law has no mechanism and only Pyro can draw it."""
         from pyro.poutine import trace
 
-        own, found = self.own, []
+        own = self.own
+        found: list[dict[str, Any]] = []
         with isolated_rng(keyed_seed(own.seed, "guide")), own.modules.restored():
             for _ in range(rows):
                 nodes = trace(own.model).get_trace(*own.args, **own.kwargs).nodes

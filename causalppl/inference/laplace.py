@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
 from collections.abc import Callable
@@ -46,13 +47,11 @@ class LaplaceProposal:
         """Vectors, ``(rows, *unit sizes, dim)``, and their log densities under the proposal, ``(rows, *unit sizes)``."""
         like = self.modes
         with isolated_rng(seed):
-            kind = {"dtype": like.dtype, "device": like.device}
-            shape = like.shape[1:-1]
             picked = torch.distributions.Categorical(logits=self.log_shares.movedim(0, -1)).sample(
                 torch.Size([rows])
             )
-            normal = torch.randn(rows, *like.shape[1:], **kind)
-            half = torch.full((rows, *shape), _DEGREES / 2, **kind)
+            normal = torch.randn(rows, *like.shape[1:], dtype=like.dtype).to(like.device)
+            half = torch.full((rows, *like.shape[1:-1]), _DEGREES / 2).to(like)
             chi = torch.distributions.Gamma(half, 0.5).sample()
         scaled = normal * (_DEGREES / chi).sqrt().unsqueeze(-1)
         vectors = torch.zeros_like(normal)
@@ -108,10 +107,11 @@ def _split_by_units(form: StructuralForm, method: str) -> tuple[Target, str]:
     units = common_units(form.latent)
     if not units.dims:
         return Target(form, method), "jointly: the latent sites share no plate"
-    target = Target(form, method, units)
     names = ", ".join(units.names)
-    if _independent(target, units):
-        return target, f"for each unit of {names}, which depend on their own latents alone"
+    with contextlib.suppress(MethodError):  # discrete latents may tie units together: jointly then
+        target = Target(form, method, units)
+        if _independent(target, units):
+            return target, f"for each unit of {names}, which depend on their own latents alone"
     return Target(
         form, method, NO_UNITS
     ), f"jointly: units of {names} depend on each other's latents"
@@ -225,6 +225,10 @@ def _mixture(target: Target, modes: Tensor, hessians: Tensor, heights: Tensor) -
     factors = (upper * upper.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-1)).mT.to(modes)
     log_scale = -0.5 * values.log().sum(-1)
     shares = heights.double() + log_scale
+    # a climb that ended on a shoulder or a saddle has no width; it counts only where there is nothing else
+    least = torch.linalg.eigvalsh(-hessians.double().nan_to_num(0.0, 0.0, 0.0)).amin(-1)
+    proper = (least > 1e-4 * values.amax(-1)) & (heights > -math.inf)
+    shares = torch.where(proper | ~proper.any(0), shares, -math.inf)
     for k in range(1, len(modes)):
         for j in range(k):
             away = _times(_inverse(factors[j]), modes[k] - modes[j])

@@ -202,5 +202,8 @@ def mixes_agree(
     unit, outside = stacked(form.executor.map(row, 3 * rows, all_rows))
     (a, b, c), (outside_a, _, outside_c) = unit.split(rows), outside.split(rows)
     expected = torch.where(pick.to(a.device), b, a)
-    near = {"rtol": 1e-4, "atol": 1e-4, "equal_nan": True}
-    return torch.allclose(c, expected, **near) and torch.allclose(outside_c, outside_a, **near)
+
+    def near(x: Tensor, y: Tensor) -> bool:
+        return torch.allclose(x, y, rtol=1e-4, atol=1e-4, equal_nan=True)
+
+    return near(c, expected) and near(outside_c, outside_a)

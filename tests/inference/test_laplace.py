@@ -350,7 +350,8 @@ def test_a_program_that_runs_row_by_row() -> None:
 
 def discrete() -> None:
     k = pyro.sample("k", dist.Poisson(3.0))
-    pyro.sample("y", N(k, 1.0), obs=torch.tensor(1.0))
+    z = pyro.sample("z", N(k, 1.0))
+    pyro.sample("y", N(z, 1.0), obs=torch.tensor(1.0))
 
 
 def wide() -> None:
