@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,10 +40,22 @@ class GuideProposal:
     cancelled: frozenset[str]
 
     @classmethod
-    def of(cls, guide: Program, form: StructuralForm) -> GuideProposal:
-        """The proposal, checked against the program."""
+    def of(
+        cls, guide: Program, form: StructuralForm, params: Mapping[str, Tensor] | None = None
+    ) -> GuideProposal:
+        """The proposal, checked against the program.
+
+        Args:
+            params: values of the guide's parameters by name, where they are not those in the store.
+        """
         own = StructuralForm(
-            guide, form.args, form.kwargs, None, form.seed, form.params, form.indices
+            guide,
+            form.args,
+            form.kwargs,
+            None,
+            form.seed,
+            {**form.params, **(params or {})},
+            form.indices,
         )
         found = cls(guide, form, own, frozenset())
         found._check()

@@ -17,7 +17,7 @@ from ..structural.noise import isolated_rng, keyed_seed
 from .posterior_draws import NO_UNITS, Units, common_units, mixes_agree, stacked
 from .target import Target
 
-__all__ = ["LaplaceProposal", "fit_laplace"]
+__all__ = ["LaplaceProposal", "fit_laplace", "split_by_units", "starting_points"]
 
 #: Weights stay bounded for every target whose tails are those of a Student law with as many degrees of freedom, or lighter.
 _DEGREES = 3.0
@@ -84,12 +84,12 @@ def fit_laplace(form: StructuralForm, method: str) -> tuple[LaplaceProposal, str
         MethodError: a latent site is discrete, or too many dimensions.
         InferenceError: no mode was found.
     """
-    target, reason = _split_by_units(form, method)
+    target, reason = split_by_units(form, method)
     if target.dim > _MOST_DIMS:
         raise MethodError(
             f"{method}: {target.dim} dimensions that cannot be treated unit by unit, more than {_MOST_DIMS}; use cp.NUTS() or cp.SVI()"
         )
-    starts = _starts(target, 8 if target.dim <= 10 else 4)
+    starts = starting_points(target, 8 if target.dim <= 10 else 4)
 
     def density(vectors: Tensor) -> Tensor:
         found = form.executor.map(target.log_density, len(vectors), vectors, kind="laplace")
@@ -103,7 +103,8 @@ def fit_laplace(form: StructuralForm, method: str) -> tuple[LaplaceProposal, str
     return _mixture(target, modes, hessians, heights), reason
 
 
-def _split_by_units(form: StructuralForm, method: str) -> tuple[Target, str]:
+def split_by_units(form: StructuralForm, method: str) -> tuple[Target, str]:
+    """The target with a vector for each unit where units are independent, else with one for all; and which, in words."""
     units = common_units(form.latent)
     if not units.dims:
         return Target(form, method), "jointly: the latent sites share no plate"
@@ -131,7 +132,7 @@ def _independent(target: Target, units: Units) -> bool:
         )
 
 
-def _starts(target: Target, count: int) -> Tensor:
+def starting_points(target: Target, count: int) -> Tensor:
     """A point near zero (zero itself may be a saddle), and draws from the prior, or from around zero where it has no mechanism."""
     form = target.form
     with isolated_rng(keyed_seed(form.seed, "laplace starts")):

@@ -21,6 +21,7 @@ __all__ = [
     "PosteriorDraws",
     "Units",
     "common_units",
+    "is_subsampled",
     "mixes_agree",
     "per_unit",
     "stacked",
@@ -35,6 +36,7 @@ class PosteriorDraws:
     Attributes:
         latents: site to draws, shape ``(num_samples,) + site shape``.
         ess: effective sample size, in draws; per unit where weights are per unit.
+        history: the ELBO at each step, in nats, where there is one.
         unit_names: plates that the dims of ``ess`` and ``pareto_k`` belong to.
     """
 
@@ -47,6 +49,7 @@ class PosteriorDraws:
     rhat: float | None = None
     unit_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    history: tuple[float, ...] = field(default=())
 
 
 class Method(Protocol):
@@ -94,6 +97,12 @@ def common_units(sites: dict[str, Site]) -> Units:
     return Units(*(tuple(f[i] for f in ordered) for i in range(3)))
 
 
+def is_subsampled(form: StructuralForm) -> bool:
+    """Whether some plate takes a part of its units in each run."""
+    frames = (f for s in form.sites.values() for f in s.frames)
+    return any(f.full_size is not None and f.size != f.full_size for f in frames)
+
+
 def refuse_subsampling(form: StructuralForm, method: str) -> None:
     """Exact weights need all of the data."""
     for site in form.sites.values():
@@ -101,7 +110,7 @@ def refuse_subsampling(form: StructuralForm, method: str) -> None:
             if frame.full_size is not None and frame.size != frame.full_size:
                 raise MethodError(
                     f"{method} needs the whole plate {frame.name!r}, which is subsampled to {frame.size} of "
-                    f"{frame.full_size}; remove the subsampling, or give draws with cp.PosteriorSamples"
+                    f"{frame.full_size}; use cp.SVI(), remove the subsampling, or give draws with cp.PosteriorSamples"
                 )
 
 
