@@ -275,7 +275,7 @@ def test_masked_counts_are_drawn_again() -> None:
         one, zero = math.exp(-5) * 5**k, math.exp(-1)
         return one / (one + zero)
 
-    posterior = cp.abduct(model, num_samples=4000, seed=0)()
+    posterior = cp.abduct(model, num_samples=1000, seed=0)()
     a, y = factual(posterior, "a"), factual(posterior, "y")
     for unit, p in enumerate((odds(7), 0.5, odds(0))):
         assert_share(a[:, unit] == 1, p)
