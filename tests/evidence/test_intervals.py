@@ -53,6 +53,7 @@ CONTINUOUS = {
     "normal, open": (N(1.0, 2.0), scipy.stats.norm(1, 2), -INF, INF),
     "normal, 8 sigma": (N(0.0, 1.0), scipy.stats.norm(), 8.0, INF),
     "normal, -12 sigma": (N(0.0, 1.0), scipy.stats.norm(), -INF, -12.0),
+    "normal, 20 sigma": (N(0.0, 1.0), scipy.stats.norm(), 20.0, INF),
     "normal, narrow tail": (N(0.0, 1.0), scipy.stats.norm(), 5.0, 5.1),
     "laplace": (dist.Laplace(0.0, 1.0), scipy.stats.laplace(), 2.0, INF),
     "logistic": (dist.Logistic(0.0, 1.0), scipy.stats.logistic(), 5.0, 6.0),
@@ -94,6 +95,19 @@ def test_a_range_of_one_continuous_site(name: str) -> None:
     draws = factual(posterior, "v")
     assert float(draws.min()) >= low and float(draws.max()) <= high
     assert_moments(draws, *truncated(reference, low, high))
+
+
+@pytest.mark.parametrize("low", [38.0, 45.0, 1000.0])
+def test_a_tail_whose_probability_is_no_number(low: float) -> None:
+    """Beyond 38 sigma a normal's survival underflows; the excess over the end is Exponential(low) but for 1 / low^2."""
+    law = N(torch.zeros((), dtype=torch.float64), 1.0)
+    posterior = cp.abduct(alone(law), {"v": cp.Interval(low, INF)}, num_samples=4000, seed=0)()
+    excess = (factual(posterior, "v") - low) * low
+    assert float(excess.min()) >= 0
+    assert float(excess.mean()) == pytest.approx(1, abs=4.5 / math.sqrt(4000))
+    assert float(excess.var()) == pytest.approx(1, abs=4.5 * math.sqrt(8 / 4000))
+    below = cp.abduct(alone(law), {"v": cp.Interval(-INF, -low)}, num_samples=100, seed=0)()
+    assert -low - 20 / low < float(factual(below, "v").min())
 
 
 def test_a_falling_exponential_in_a_range() -> None:

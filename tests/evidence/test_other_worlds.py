@@ -352,9 +352,9 @@ def test_ranges_in_two_worlds_against_a_bivariate_normal() -> None:
     assert mass @ scipy.stats.norm.pdf(grid) * step == pytest.approx(orthant, rel=1e-3)
 
 
-@pytest.mark.slow
-def test_a_site_that_only_the_other_world_shows() -> None:
+def test_a_site_that_only_the_other_world_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     """The noise of a site in a branch stays with the draw that the evidence chose."""
+    monkeypatch.setattr("causalppl.inference.world_evidence._PROPOSALS", 1000)
 
     def model() -> None:
         x = pyro.sample("x", dist.Bernoulli(0.5))
