@@ -5,11 +5,12 @@ model: a deterministic function from exogenous noise and interventions to values
 """
 
 from . import errors
-from .counterfactual import Posterior, abduct, counterfactual
+from .counterfactual import Posterior, abduct
 from .errors import CausalPPLError
 from .inference import NUTS, SVI, Enumeration, Exact, ImportanceSampling, PosteriorSamples
 from .interventions import do, from_world, policy, set_mechanism, shift, where
 from .mechanisms import Mechanism, mechanism_for, register_mechanism
+from .predictor import Counterfactual, compile, counterfactual
 from .query import Bounds, Estimate, bounds, mechanism_sensitivity, query
 from .results import Diagnostics, Worlds
 from .structural import Interval, settings
@@ -22,6 +23,7 @@ __all__ = [
     "SVI",
     "Bounds",
     "CausalPPLError",
+    "Counterfactual",
     "Diagnostics",
     "Enumeration",
     "Estimate",
@@ -34,7 +36,9 @@ __all__ = [
     "Worlds",
     "abduct",
     "bounds",
+    "compile",
     "counterfactual",
+    "diagnostics",
     "do",
     "errors",
     "from_world",
@@ -54,9 +58,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    # Plots load matplotlib, so the module is imported where it is asked for.
-    if name == "plots":
+    # What draws or judges loads more than an answer needs, so it is imported where they are asked for.
+    if name in ("diagnostics", "plots"):
         import importlib
 
-        return importlib.import_module(".plots", __name__)
+        return importlib.import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

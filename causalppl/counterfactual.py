@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -29,7 +30,10 @@ from .structural.question import Question, named_worlds
 from .structural.units import needs_parameters, parameters
 from .typing import Noise, Program
 
-__all__ = ["Posterior", "abduct", "counterfactual"]
+if TYPE_CHECKING:
+    from .structural.compiled import Compiler
+
+__all__ = ["Posterior", "abduct"]
 
 
 class Posterior:
@@ -81,7 +85,9 @@ class Posterior:
                 :func:`causalppl.from_world`.
             worlds: several worlds by name.
             sites: sites to keep; all by default.
-            compile: not available yet; a request raises.
+            compile: trace the question once and compile it to machine code: seconds once, then as fast as torch code written
+                by hand, for every question of the same structure (other values, say). A trace is used only where it agrees with
+                the program at other values; otherwise a warning says why not, and the numbers are the same.
 
         Returns:
             :class:`~causalppl.results.Worlds`, every tensor of shape ``(num_samples,) + site shape``.
@@ -92,27 +98,38 @@ class Posterior:
             IncompatibleMechanismError: a site's family or noise shape differs between worlds.
             NondeterministicProgramError: a world is random outside its sample sites.
         """
-        if compile:
-            raise MethodError("compile=True is not available in this version; leave it out")
         form, evaluation = self._form, self._evaluation
         hidden = set(form.halves.values())
-        visible = [n for n in form.sites if n not in hidden]
         question = Question(form, named_worlds(interventions, worlds), evaluation.has)
         if self.num_samples == 1 and question.stochastic and self._requested > 1:
             # nothing was random until this question: as many draws as were asked for
             evaluation = Evaluation(form, self._requested, {})
-        values = evaluation.worlds(question)
+        executor = None
+        if compile:
+            values, executor = self._compiler.worlds(evaluation, question)
+        else:
+            values = evaluation.worlds(question)
         shown = [n for n in dict.fromkeys(n for v in values.values() for n in v) if n not in hidden]
         for name in sites or ():
             if name not in shown:
                 raise unknown_site("sites", str(name), shown)
-        return self._result(values, visible, sites)
+        return self._result(values, sites, executor)
+
+    @cached_property
+    def _compiler(self) -> Compiler:
+        from .structural.compiled import Compiler
+
+        return Compiler()
 
     def _result(
-        self, values: dict[str, dict[str, Tensor]], visible: list[str], sites: list[str] | None
+        self,
+        values: dict[str, dict[str, Tensor]],
+        sites: list[str] | None,
+        executor: str | None,
     ) -> Worlds:
         form = self._form
         hidden = set(form.halves.values())
+        visible = [n for n in form.sites if n not in hidden]
         extra = [n for v in values.values() for n in v if n not in form.sites]
         wanted = dict.fromkeys(visible + extra if sites is None else sites)
         wanted = {
@@ -126,7 +143,7 @@ class Posterior:
         }
         chosen = {w: {n: v[n] if n in v else lacking[n] for n in wanted} for w, v in values.items()}
         labels = {n: self._labels(n, t) for n, t in shown.items()}
-        return Worlds(chosen, labels, self._diagnostics())
+        return Worlds(chosen, labels, self._diagnostics(executor))
 
     def for_units(
         self,
@@ -209,7 +226,7 @@ class Posterior:
         )
         return SiteLabels(name, plates, batch, shape[len(batch) :])
 
-    def _diagnostics(self) -> Diagnostics:
+    def _diagnostics(self, executor: str | None) -> Diagnostics:
         draws, form = self._draws, self._form
         whole = {half: half.removesuffix("_observed") for half in form.halves.values()}
         return Diagnostics(
@@ -224,7 +241,7 @@ class Posterior:
                 if s.kind == "sample" and s.mechanism is not None
             },
             identification=None,
-            executor=form.executor.name,
+            executor=executor or form.executor.name,
             notes=(*draws.notes, *form.notes),
             unit_names=draws.unit_names,
         )
@@ -323,47 +340,5 @@ def abduct(
         finally:
             report.stop()
         return Posterior(form, draws, num_samples)
-
-    return run
-
-
-def counterfactual(
-    model: Program,
-    interventions: Mapping[Any, Any] | None = None,
-    evidence: Any = None,
-    *,
-    worlds: Mapping[str, Mapping[Any, Any]] | None = None,
-    method: Method | None = None,
-    num_samples: int = 1000,
-    seed: int | None = None,
-    compile: bool = False,
-    progress: bool | Progress = False,
-) -> Callable[..., Worlds]:
-    """Abduction, action and prediction in one call: :func:`abduct`, then :meth:`Posterior.predict`.
-
-    Evidence may stand in any of the worlds: ``evidence={"y": 1.0, "none/y": 0.0}, worlds={"none": {"x": 0.0}}``.
-
-    Example:
-        >>> import causalppl as cp, pyro, pyro.distributions as dist
-        >>> def model():
-        ...     x = pyro.sample("x", dist.Normal(0.0, 1.0))
-        ...     return pyro.sample("y", dist.Normal(x, 1.0))
-        >>> worlds = cp.counterfactual(model, {"x": 0.0}, {"x": 0.5, "y": 1.5})()
-        >>> worlds.tensor("y", world="counterfactual")
-        tensor([1.])
-    """
-    named = named_worlds(interventions, worlds)
-    abducted = abduct(
-        model,
-        evidence,
-        method=method,
-        num_samples=num_samples,
-        worlds=named,
-        seed=seed,
-        progress=progress,
-    )
-
-    def run(*args: Any, **kwargs: Any) -> Worlds:
-        return abducted(*args, **kwargs).predict(worlds=named, compile=compile)
 
     return run

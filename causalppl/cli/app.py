@@ -143,7 +143,7 @@ def _predict(
     seed: int | None,
     progress: bool,
 ) -> Worlds:
-    from ..counterfactual import counterfactual as run
+    from ..predictor import counterfactual as run
 
     return run(
         program.model,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -53,6 +54,7 @@ class Evaluation:
         rows: number of draws.
         latents: latent sites to draws, shape ``(rows,) + site shape``; may hold the numbers of the rows under ``ROW``.
         bases: the randomness of abduction by site; drawn by site name and seed where not given.
+        fresh: noise of the mechanisms that a question's stochastic interventions bring, by site; likewise.
     """
 
     def __init__(
@@ -61,46 +63,76 @@ class Evaluation:
         rows: int,
         latents: Mapping[str, Tensor],
         bases: Mapping[str, Noise] | None = None,
+        fresh: Mapping[str, Noise] | None = None,
     ) -> None:
         self.form, self.rows, self.latents = form, rows, dict(latents)
         self._bases = None if bases is None else dict(bases)
+        self._fresh = fresh
         self._known: tuple[Any, Any] | None = None
         self._versions: list[tuple[Tensor, int]] = []
 
     @classmethod
-    def from_noise(cls, form: StructuralForm, rows: int, noise: Mapping[str, Noise]) -> Evaluation:
-        """All values follow from noise: nothing is conditioned on, ``v = f(noise)``."""
-        found = cls(form, rows, {})
+    def from_noise(
+        cls,
+        form: StructuralForm,
+        rows: int,
+        noise: Mapping[str, Noise],
+        values: Mapping[str, Tensor] = _NONE,
+        fresh: Mapping[str, Noise] | None = None,
+    ) -> Evaluation:
+        """All values follow from noise: nothing is conditioned on, ``v = f(noise)``.
 
-        def row(own: dict[str, Noise]) -> dict[str, Tensor]:
+        Args:
+            values: values of sites that have no structural assignment.
+
+        Raises:
+            NoMechanismError: a site has neither noise nor a value.
+        """
+        found = cls(form, rows, {}, fresh=fresh)
+
+        def row(own: dict[str, Noise], given: dict[str, Tensor]) -> dict[str, Tensor]:
             def rule(msg: Message) -> Tensor:
-                site = form.sites[msg["name"]]
-                if site.mechanism is None or site.kind != "sample":
-                    return msg["value"]  # type: ignore[no-any-return]
-                return site.mechanism.forward(msg["fn"], own[msg["name"]])
+                name = msg["name"]
+                if name in own:
+                    site = form.sites.get(name)
+                    mechanism = site.mechanism if site is not None else None
+                    return (mechanism or site_mechanism(msg)).forward(msg["fn"], own[name])
+                value = given.get(name, msg["value"])
+                if value is None:
+                    raise NoMechanismError(
+                        f"site {name!r} has no noise here; give its noise, or observe it"
+                    )
+                return value
 
             return form.run(rule)
 
         with torch.no_grad():
-            values = form.executor.map(row, rows, dict(noise), kind="from noise")
-        found._known = (values, dict(noise))
+            known = form.executor.map(row, rows, dict(noise), dict(values), kind="from noise")
+        found._known = (known, dict(noise))
         return found
 
     @classmethod
     def of(
-        cls, form: StructuralForm, rows: int, values: Any, noise: Any, latents: Mapping[str, Tensor]
+        cls,
+        form: StructuralForm,
+        rows: int,
+        values: Any,
+        noise: Any,
+        latents: Mapping[str, Tensor],
+        fresh: Mapping[str, Noise] | None = None,
     ) -> Evaluation:
         """Draws whose factual values and noise are known: stacked, or lists of rows."""
-        found = cls(form, rows, latents)
+        found = cls(form, rows, latents, fresh=fresh)
         found._known = (values, noise)
         return found
 
     # --- The factual world ----------------------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def index(self) -> Tensor:
         """The rows that draws were drawn in, which key the noise of sites in branches."""
-        return self.latents.get(ROW, torch.arange(self.rows))
+        drawn = self.latents.get(ROW)
+        return torch.arange(self.rows) if drawn is None else drawn
 
     def bases(self) -> dict[str, Noise]:
         """The randomness of abduction, by site."""
@@ -180,11 +212,20 @@ class Evaluation:
         with torch.set_grad_enabled(question.differentiable):
             for group in question.groups:
                 found |= self._evaluate(group, found)
-                self._check(group, found)
+        if self.form.executor.checks:
+            self.check(question, found)
         return {world: stack_rows(found[world]) for world in (FACTUAL, *question.worlds)}
 
+    def check(self, question: Question, found: Mapping[str, Any]) -> None:
+        """What only the evaluated worlds show of an intervention: that its site exists, and that its callable gave numbers.
+
+        Raises:
+            UnknownSiteError, InterventionError: it does not, or it gave NaN.
+        """
+        for group in question.groups:
+            self._check(group, found)
+
     def _check(self, group: Group, found: Mapping[str, Any]) -> None:
-        """What only the evaluated worlds show of an intervention: that its site exists, and that its callable gave numbers."""
         for name, intervention in group.other.items():
             for world in group.worlds:
                 rows = found[world] if isinstance(found[world], list) else [found[world]]
@@ -233,6 +274,10 @@ class Evaluation:
 
     def fresh_noise(self, interventions: Mapping[str, Intervention]) -> dict[str, Noise]:
         """Noise of the mechanisms that stochastic interventions put in place of the program's."""
+        if self._fresh is not None:
+            return {
+                n: self._fresh[n] for n, i in interventions.items() if isinstance(i, Stochastic)
+            }
         return {
             name: draw(
                 mechanism_for(i.distribution).noise(self._replacement(name, i)),

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from ..errors import ExecutorWarning, NondeterministicProgramError, warn_caller
 
-__all__ = ["Executor", "settings", "without_validation"]
+__all__ = ["Executor", "agree", "settings", "without_validation"]
 
 
 @dataclass
@@ -48,6 +48,9 @@ class Executor:
     row, so that a program that ``vmap`` leads astray (by catching its errors, say) runs row by row. A plain one is run
     twice at the first row, so that hidden randomness is found in every world.
     """
+
+    #: Whether values may be looked at, which a trace of them cannot.
+    checks = True
 
     def __init__(self, row_bytes: int) -> None:
         self.row_bytes = max(row_bytes, 1)
@@ -102,7 +105,7 @@ class Executor:
             reason = None
             if self.sequential_because is None:
                 try:
-                    found = self._batch(function, size, outer, inner)
+                    found = self.batch(function, size, outer, inner)
                 except Exception as error:  # the program's own errors come again below
                     lines = str(error).strip().splitlines() or [""]
                     reason = f"{type(error).__name__}: {lines[0][:150]}"
@@ -127,13 +130,19 @@ class Executor:
             )
         return results
 
-    def _batch(
+    @staticmethod
+    def alone(function: Callable[..., Any], outer: tuple[Any, ...], inner: tuple[Any, ...]) -> Any:
+        """The one pair of rows there is, evaluated plainly."""
+        return _each(function(*_row(outer, 0), *_row(inner, 0)), _alone)
+
+    def batch(
         self,
         function: Callable[..., Any],
         size: tuple[int, int],
         outer: tuple[Any, ...],
         inner: tuple[Any, ...],
     ) -> Any:
+        """All pairs of rows by ``vmap``."""
         draws, worlds = size
 
         def across(*row: Any) -> Any:
@@ -166,7 +175,7 @@ class Executor:
         if kind in self._proved:
             return None
         for i, j in {(0, 0), (size[0] - 1, size[1] - 1)}:
-            if not _agree(_each(found, lambda leaf, i=i, j=j: leaf[i, j]), plain(i, j)):  # type: ignore[misc]
+            if not agree(_each(found, lambda leaf, i=i, j=j: leaf[i, j]), plain(i, j)):  # type: ignore[misc]
                 return "its batched and its plain values differ"
         if kind is not None:
             self._proved.add(kind)
@@ -175,7 +184,7 @@ class Executor:
     def _check_repeats(self, kind: Hashable, first: Any, plain: Callable[[int, int], Any]) -> None:
         if kind is None or kind in self._proved:
             return
-        if not _agree(first, plain(0, 0)):
+        if not agree(first, plain(0, 0)):
             raise NondeterministicProgramError(
                 "the program is not deterministic given its sites: run twice on the same noise, a world differs. Draw with "
                 "pyro.sample instead of torch.rand or another generator, in interventions too"
@@ -200,7 +209,8 @@ def _row(inputs: tuple[Any, ...], i: int) -> tuple[Any, ...]:
     return _each(inputs, lambda leaf: leaf[i])  # type: ignore[no-any-return]
 
 
-def _agree(a: Any, b: Any) -> bool:
+def agree(a: Any, b: Any) -> bool:
+    """Whether two trees of tensors are the same but for rounding."""
     mine, yours = tree_leaves(a), tree_leaves(b)
     return len(mine) == len(yours) and all(
         _near(x, y) for x, y in zip(mine, yours, strict=True) if isinstance(x, Tensor)

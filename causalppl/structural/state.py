@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy as copying
 import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -56,6 +57,7 @@ class ModuleState:
     """
 
     def __init__(self, *things: Any, copies: Sequence[Tensor] | None = None) -> None:
+        self._traced = False
         self._kept: list[tuple[dict[str, Any], str, Tensor | None, int, Tensor]] = []
         #: Buffers that a module in train mode may write to, as BatchNorm does its running statistics.
         self._written: list[tuple[dict[str, Any], str, Tensor]] = []
@@ -94,6 +96,20 @@ class ModuleState:
         """The snapshot's values."""
         return [copy for *_, copy in self._kept]
 
+    def now(self) -> list[Tensor | None]:
+        """The present values, in the same order."""
+        return [slots.get(name) for slots, name, *_ in self._kept]
+
+    def with_values(self, values: Sequence[Tensor]) -> ModuleState:
+        """The same modules with other values, which may be those of a trace: put in place as plain tensors."""
+        found = copying.copy(self)
+        found._traced, found._written = True, []
+        found._kept = [
+            (slots, name, None, 0, value)
+            for (slots, name, *_), value in zip(self._kept, values, strict=True)
+        ]
+        return found
+
     @contextmanager
     def restored(self) -> Iterator[None]:
         """Inside, the modules hold the snapshot's values; the user's own tensors are untouched."""
@@ -110,8 +126,11 @@ class ModuleState:
             return
         try:
             for slots, name, now, copy in changed:
+                # a Parameter made of a traced tensor would be a constant of the trace
                 slots[name] = (
-                    nn.Parameter(copy, now.requires_grad) if isinstance(now, nn.Parameter) else copy
+                    nn.Parameter(copy, now.requires_grad)
+                    if isinstance(now, nn.Parameter) and not self._traced
+                    else copy
                 )
             yield
         finally:

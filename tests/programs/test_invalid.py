@@ -466,7 +466,7 @@ def test_invalid_options(options: Any, error: type[Exception], match: str) -> No
         once(
             "a TypeError of the look-up of near names comes out",
             [1],
-            "1",
+            "'1'",
             name="no_name",
         ),
     ],

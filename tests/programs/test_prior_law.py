@@ -105,10 +105,6 @@ def test_fast_names_are_entries() -> None:
     assert {entry.name for entry in ENTRIES if entry.law} >= FAST
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="draws from the prior keep the autograd graph of the network's parameters",
-)
 def test_prior_draws_carry_no_gradient() -> None:
     entry = next(entry for entry in ENTRIES if entry.name == "conditional autoencoder")
     worlds = cp.abduct(unobserved(entry.program), num_samples=5, seed=0)(*entry.args).predict()

@@ -316,10 +316,6 @@ ENTRIES = (
         labelled_events,
         {"x": torch.tensor([1.0, 2.0, 3.0])},
         "twice y",
-        defects={
-            "labels": "the event_dim of a deterministic site is ignored, so the plate's name "
-            "goes to an axis of the event"
-        },
     ),
     Entry(
         "many shapes and types",
