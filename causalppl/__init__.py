@@ -7,7 +7,7 @@ model: a deterministic function from exogenous noise and interventions to values
 from . import errors
 from .counterfactual import Posterior, abduct
 from .errors import CausalPPLError
-from .inference import NUTS, Enumeration, Exact, ImportanceSampling, PosteriorSamples
+from .inference import NUTS, SVI, Enumeration, Exact, ImportanceSampling, PosteriorSamples
 from .interventions import do, from_world, policy, set_mechanism, shift, where
 from .mechanisms import Mechanism, mechanism_for, register_mechanism
 from .predictor import Counterfactual, compile, counterfactual
@@ -20,6 +20,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "NUTS",
+    "SVI",
     "Bounds",
     "CausalPPLError",
     "Counterfactual",

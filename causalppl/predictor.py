@@ -99,7 +99,8 @@ class Counterfactual:
 
     def _predict(self, posterior: Posterior) -> Worlds:
         """The posterior as for any method, then all other worlds in one graph."""
-        from .structural.compiled import Compiler, NotCompiled, form_key
+        from .structural.compiled import Compiler
+        from .structural.graph_inputs import NotCompiled, form_key
 
         try:
             form_key(posterior._form)
@@ -115,7 +116,7 @@ class Counterfactual:
 
     def _is_function_of_noise(self, posterior: Posterior) -> bool:
         """Whether nothing has to be inferred: all is observed, or nothing that is known depends on what is latent."""
-        from .structural.compiled import NotCompiled, form_key
+        from .structural.graph_inputs import NotCompiled, form_key
 
         form = posterior._form
         try:
@@ -162,7 +163,8 @@ class Counterfactual:
         self, prepared: _Prepared, tensors: list[Tensor], seed: int
     ) -> dict[str, dict[str, Tensor]] | None:
         """All worlds in one graph: draws of what is latent, abduction, prediction, and whether the evidence is possible."""
-        from .structural.compiled import bound_form, fresh_inputs
+        from .structural.compiled import bound_form
+        from .structural.graph_inputs import fresh_inputs
 
         form, question, rows = copy.copy(prepared.form), prepared.question, prepared.rows
         form.seed = seed
@@ -178,8 +180,8 @@ class Counterfactual:
             "free": free,
         }
 
-        def function(given: Any) -> dict[str, dict[str, Tensor]]:
-            own, latents = bound_form(form, given["free"]), {}
+        def function(given: Any, always: bool = False) -> dict[str, dict[str, Tensor]]:
+            own, latents = bound_form(form, given["free"], always), {}
             if given["prior"]:
                 latents = own.executor.map(own.simulate, rows, given["prior"], given["index"])
             found = Evaluation(own, rows, latents, given["bases"], given["fresh"])
@@ -196,13 +198,8 @@ class Counterfactual:
     def _graph(
         self, prepared: _Prepared, kind: str, function: Any, inputs: dict[str, Any]
     ) -> dict[str, dict[str, Tensor]]:
-        from .structural.compiled import (
-            Graph,
-            leaves_of,
-            moved,
-            refuse_values_as_numbers,
-            signature,
-        )
+        from .structural.compiled import Graph, refuse_values_as_numbers
+        from .structural.graph_inputs import leaves_of, moved, signature
 
         leaves = leaves_of(inputs)
         key = (kind, *map(signature, leaves))
@@ -282,7 +279,8 @@ class Counterfactual:
     def _compiled_from_noise(
         self, noise: Mapping[str, Noise], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> dict[str, dict[str, Tensor]] | None:
-        from .structural.compiled import Compiler, bound_form, form_key, fresh_inputs
+        from .structural.compiled import Compiler, bound_form
+        from .structural.graph_inputs import form_key, fresh_inputs
 
         self._compiler = self._compiler or Compiler(shared=True)
         tensors: list[Tensor] = []
@@ -303,8 +301,8 @@ class Counterfactual:
             )
             inputs = {"noise": dict(noise), "fresh": fresh, "free": free}
 
-            def function(given: Any) -> dict[str, dict[str, Tensor]]:
-                own = bound_form(form, given["free"])
+            def function(given: Any, always: bool = False) -> dict[str, dict[str, Tensor]]:
+                own = bound_form(form, given["free"], always)
                 found = self._evaluated(own, rows, given["noise"], given["fresh"])
                 return found.worlds(question)
 
@@ -343,9 +341,11 @@ class Counterfactual:
     def _keep(
         self, key: Any, form: StructuralForm, posterior: Posterior | None, shared: bool = True
     ) -> _Prepared:
-        from .structural.compiled import guards_of
+        from .structural.compiled import guards_of, refuse_gradients
 
         question = Question(form, self._named)
+        if shared:
+            refuse_gradients(question)
         guards = guards_of(form, question, shared, self._evidence)
         prepared = _Prepared(form, question, guards, posterior)
         if key[1] is not None:
@@ -359,7 +359,7 @@ def _key(
     args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[Tensor], same: bool = False
 ) -> Any:
     """The structure of arguments, or with ``same`` their identity; ``None`` where they cannot be compared."""
-    from .structural.compiled import NotCompiled, signature, split
+    from .structural.graph_inputs import NotCompiled, signature, split
 
     try:
         key = split((args, kwargs), tensors)
@@ -383,7 +383,7 @@ def _free(form: StructuralForm, tensors: list[Tensor]) -> Any:
 
 
 def _rows(form: StructuralForm, noise: Mapping[str, Noise]) -> int:
-    from .structural.compiled import leaves_of
+    from .structural.graph_inputs import leaves_of
 
     counts = set()
     for name, value in noise.items():

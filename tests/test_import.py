@@ -61,18 +61,21 @@ def test_plots_are_reached_without_importing_them_by_name() -> None:
     assert "matplotlib" not in loaded  # only drawing needs it
 
 
-def own_seconds() -> float:
-    """Seconds that ``import causalppl`` takes once Pyro is loaded."""
+def import_seconds() -> tuple[float, float]:
+    """Seconds that ``import causalppl`` takes once Pyro is loaded, and that Pyro took."""
     times = python("import pyro\nimport causalppl", "-X", "importtime").stderr
-    found = re.search(r"\|\s*(\d+) \| causalppl$", times, re.MULTILINE)
-    assert found is not None
-    return int(found[1]) / 1e6
+    found = [
+        re.search(rf"\|\s*(\d+) \| {name}$", times, re.MULTILINE) for name in ("causalppl", "pyro")
+    ]
+    own, pyro = (int(match[1]) / 1e6 for match in found if match is not None)
+    return own, pyro
 
 
 @pytest.mark.slow
-def test_import_takes_less_than_three_tenths_of_a_second_beyond_pyro() -> None:
-    # other work on the machine only adds to it
-    assert min(own_seconds() for _ in range(5)) < 0.3
+def test_import_is_light_beside_pyro() -> None:
+    # 0.3 s where Pyro takes the two seconds of an idle machine; on a busy one both grow, and other work only adds
+    times = [import_seconds() for _ in range(5)]
+    assert min(own for own, _ in times) < max(0.3, 0.15 * min(pyro for _, pyro in times)), times
 
 
 def test_importing_changes_no_global_setting() -> None:

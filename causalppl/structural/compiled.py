@@ -14,29 +14,54 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from ..errors import ExecutorWarning, warn_caller
-from ..interventions import Hard, Intervention, Shift, Stochastic, Where
+from ..interventions import Where
 from .evaluation import Evaluation
 from .executors import Executor, agree, without_validation
 from .form import StructuralForm
+from .graph_inputs import (
+    NotCompiled,
+    do_inputs,
+    form_key,
+    free_inputs,
+    fresh_inputs,
+    joined,
+    leaves_of,
+    moved,
+    question_key,
+    signature,
+    with_inputs,
+)
 from .guards import Guards
 from .noise import draw
 from .question import Group, Question
 from .tracing import compiled, has_cpp_compiler, traced
 
-__all__ = ["Compiler", "Graph", "InOneGraph", "NotCompiled", "signature"]
+__all__ = [
+    "Compiler",
+    "Graph",
+    "InOneGraph",
+    "bound_form",
+    "guards_of",
+    "refuse_gradients",
+    "refuse_values_as_numbers",
+]
 
 Values = dict[str, dict[str, Tensor]]
 _KEPT = 32
 
 
-class NotCompiled(Exception):
-    """Why a question is not compiled."""
-
-
 class InOneGraph(Executor):
-    """Evaluates without looking at a value, so that a trace of it is the program's operations and no more."""
+    """Evaluates without looking at a value, so that a trace of it is the program's operations and no more.
+
+    Args:
+        always: batch where there is one row too; slower, but an index that is a single number can be traced then.
+    """
 
     checks = False
+
+    def __init__(self, row_bytes: int, always: bool = False) -> None:
+        super().__init__(row_bytes)
+        self._always = always
 
     def grid(
         self,
@@ -48,181 +73,14 @@ class InOneGraph(Executor):
     ) -> Any:
         """See :meth:`Executor.grid`."""
         with without_validation():
+            if self._always and outer and inner:
+                across = torch.func.vmap(function, in_dims=(None,) * len(outer) + (0,) * len(inner))
+                return torch.func.vmap(across, in_dims=(0,) * len(outer) + (None,) * len(inner))(
+                    *outer, *inner
+                )
             if size == (1, 1):
                 return self.alone(function, outer, inner)
             return self.batch(function, size, outer, inner)
-
-
-# --- What a graph is given ---------------------------------------------------------------------------------------------
-
-
-def signature(tensor: Tensor) -> tuple[Any, ...]:
-    """What code made for one tensor asks of another."""
-    return (tensor.shape, tensor.stride(), tensor.dtype, tensor.device)
-
-
-def _tensors(intervention: Intervention) -> Iterator[Tensor]:
-    if isinstance(intervention, Hard):
-        yield intervention.value
-    elif isinstance(intervention, Shift):
-        yield intervention.amount
-    elif isinstance(intervention, Where):
-        yield intervention.mask
-        yield from _tensors(intervention.inner)
-
-
-def _rebuilt(intervention: Any, tensors: Iterator[Tensor]) -> Any:
-    if isinstance(intervention, Hard):
-        return Hard(next(tensors))
-    if isinstance(intervention, Shift):
-        return Shift(next(tensors))
-    if isinstance(intervention, Where):
-        return Where(next(tensors), _rebuilt(intervention.inner, tensors))
-    return intervention
-
-
-def _kind(intervention: Any) -> Any:
-    """What distinguishes interventions beyond their tensors."""
-    if isinstance(intervention, Where):
-        return ("where", _kind(intervention.inner))
-    if isinstance(intervention, Hard | Shift):
-        return type(intervention).__name__
-    if isinstance(intervention, Stochastic):
-        return ("stochastic", _law(intervention.distribution))
-    for name in ("function", "world"):
-        if hasattr(intervention, name):
-            return (type(intervention).__name__, getattr(intervention, name))
-    return intervention
-
-
-def _law(distribution: Any) -> Any:
-    """A distribution by family and parameters where these are few numbers; otherwise by identity."""
-    parts: list[Any] = [type(distribution)]
-    for name, part in sorted(vars(distribution).items()):
-        if isinstance(part, Tensor):
-            if part.numel() > 16:
-                return distribution
-            parts.append((name, signature(part), tuple(part.detach().reshape(-1).tolist())))
-        elif isinstance(part, torch.distributions.Distribution):
-            parts.append((name, _law(part)))
-        elif isinstance(part, int | float | bool | str | torch.Size | None):
-            parts.append((name, part))
-        elif not name.startswith("_"):
-            return distribution
-    return tuple(parts)
-
-
-def fresh_inputs(evaluation: Evaluation, question: Question) -> dict[str, Any]:
-    """Noise of the mechanisms that a question's stochastic interventions bring."""
-    fresh: dict[str, Any] = {}
-    for group in question.groups:
-        fresh |= evaluation.fresh_noise(group.other)
-    return fresh
-
-
-def split(thing: Any, tensors: list[Tensor]) -> Any:
-    """What is left of arguments without their tensors, which go to ``tensors``: a key."""
-    if isinstance(thing, Tensor):
-        tensors.append(thing.detach())
-        return Tensor
-    if type(thing) in (list, tuple):
-        return (type(thing), *(split(part, tensors) for part in thing))
-    if type(thing) is dict:
-        return (dict, *((name, split(part, tensors)) for name, part in thing.items()))
-    if isinstance(thing, bool | int | float | str | None):
-        return (type(thing), thing)
-    raise NotCompiled(
-        f"an argument is a {type(thing).__name__}; give tensors, numbers, text, and lists, tuples or dicts of these"
-    )
-
-
-def leaves_of(tree: Any, found: list[Tensor] | None = None) -> list[Tensor]:
-    """The tensors of dicts, lists and tuples in order; a tenth of the cost of torch's general pytrees, at every call."""
-    found = [] if found is None else found
-    if isinstance(tree, Tensor):
-        found.append(tree)
-    else:
-        for part in tree.values() if isinstance(tree, dict) else tree:
-            leaves_of(part, found)
-    return found
-
-
-def joined(thing: Any, tensors: Iterator[Tensor]) -> Any:
-    """Arguments with other tensors in the places of theirs."""
-    if isinstance(thing, Tensor):
-        return next(tensors)
-    if type(thing) in (list, tuple):
-        return type(thing)(joined(part, tensors) for part in thing)
-    if type(thing) is dict:
-        return {name: joined(part, tensors) for name, part in thing.items()}
-    return thing
-
-
-def free_inputs(form: StructuralForm) -> dict[str, Any]:
-    """The tensors of a form that another of the same structure has others of: arguments, parameters, modules, evidence."""
-    tensors: list[Tensor] = []
-    split((form.args, form.kwargs), tensors)
-    return {
-        "args": tensors,
-        "params": dict(form.params),
-        "modules": form.modules.copies(),
-        "evidence": dict(form.conditioned),
-    }
-
-
-def form_key(form: StructuralForm) -> tuple[Any, ...]:
-    """What two forms of one program must share for the same graph."""
-    frames = [f for s in form.sites.values() for f in s.frames]
-    if any(f.full_size is not None and f.size != f.full_size for f in frames):
-        raise NotCompiled("the program takes a subsample of a plate")
-    if any(
-        s.missing is not None or s.interval is not None or s.masked for s in form.sites.values()
-    ):
-        raise NotCompiled("some of the evidence is missing, masked or a range")
-    key = split((form.args, form.kwargs), [])
-    sites = tuple(
-        (n, s.kind, s.observed, s.value.shape, s.value.dtype) for n, s in form.sites.items()
-    )
-    return (key, sites, torch.get_default_dtype())
-
-
-def do_inputs(question: Question) -> list[Any]:
-    """The tensors of a question's interventions, group by group."""
-    return [
-        (dict(g.values), {n: list(_tensors(i)) for n, i in g.other.items()})
-        for g in question.groups
-    ]
-
-
-def with_inputs(question: Question, inputs: Sequence[Any]) -> Question:
-    """The same question with other tensors."""
-    found = copy.copy(question)
-    found.groups = [
-        Group(
-            g.worlds,
-            values,
-            g.masks,
-            {n: _rebuilt(i, iter(other[n])) for n, i in g.other.items()},
-        )
-        for g, (values, other) in zip(question.groups, inputs, strict=True)
-    ]
-    return found
-
-
-def question_key(question: Question) -> tuple[Any, ...]:
-    """What a question must share with another for the same graph, tensors aside."""
-    return tuple(
-        (
-            tuple(g.worlds),
-            tuple(g.values),
-            tuple((n, tuple(m.tolist())) for n, m in g.masks.items()),
-            tuple((n, _kind(i)) for n, i in g.other.items()),
-        )
-        for g in question.groups
-    )
-
-
-# --- One graph ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -242,13 +100,23 @@ class Graph:
 
     @classmethod
     def of(
-        cls, function: Callable[[Any], Values], inputs: Any, others: Sequence[Any] = ()
+        cls, function: Callable[[Any, bool], Values], inputs: Any, others: Sequence[Any] = ()
     ) -> Graph:
         """Trace at ``inputs``; prove there and at ``others``; compile.
+
+        Args:
+            function: of inputs, and of whether to batch single rows too, which is tried second.
 
         Raises:
             NotCompiled: the trace is not the function.
         """
+        try:
+            return cls._of(lambda given: function(given, False), inputs, others)
+        except Exception:
+            return cls._of(lambda given: function(given, True), inputs, others)
+
+    @classmethod
+    def _of(cls, function: Callable[[Any], Values], inputs: Any, others: Sequence[Any]) -> Graph:
         leaves = leaves_of(inputs)
         names: list[tuple[str, str]] = []
 
@@ -286,11 +154,13 @@ class Graph:
         return found
 
 
-def bound_form(form: StructuralForm, free: Mapping[str, Any]) -> StructuralForm:
+def bound_form(
+    form: StructuralForm, free: Mapping[str, Any], always: bool = False
+) -> StructuralForm:
     """The form evaluated in one graph, its arguments, parameters, modules and evidence replaced by the ``free`` ones, if any."""
     found = copy.copy(form)
     found.dependencies = form.dependencies
-    found.executor = InOneGraph(form.executor.row_bytes)
+    found.executor = InOneGraph(form.executor.row_bytes, always)
     if free:
         found.args, found.kwargs = joined((form.args, form.kwargs), iter(free["args"]))
         found.params, found.conditioned = dict(free["params"]), dict(free["evidence"])
@@ -337,8 +207,7 @@ class Compiler:
         facts, noise = evaluation.known
         if isinstance(facts, list):
             raise NotCompiled("the program runs row by row")
-        if question.differentiable:
-            raise NotCompiled("gradients with respect to interventions are asked for")
+        refuse_gradients(question)
         free = free_inputs(form) if self._shared else {}
         inputs = {
             "facts": facts,
@@ -354,8 +223,9 @@ class Compiler:
         if graph is None or guards is None or not guards.hold():
             guards = guards_of(form, question, self._shared)
 
-            def function(given: Any) -> Values:
-                own, asked = bound_form(form, given["free"]), with_inputs(question, given["do"])
+            def function(given: Any, always: bool = False) -> Values:
+                own = bound_form(form, given["free"], always)
+                asked = with_inputs(question, given["do"])
                 known = given["facts"], given["noise"]
                 return Evaluation.of(own, rows, *known, {}, given["fresh"]).worlds(asked)
 
@@ -378,7 +248,8 @@ class Compiler:
         given = {n: v for n, v in inputs["facts"].items() if n not in noise}
         own = bound_form(form, other["free"])
         facts, noises = Evaluation.from_noise(own, rows, noise, given).known
-        return {**other, "facts": facts, "noise": noises}
+        other |= {"facts": facts, "noise": noises}
+        return {part: other[part] for part in inputs}
 
 
 def drawn_noise(form: StructuralForm, rows: int, *key: object) -> dict[str, Any]:
@@ -421,6 +292,18 @@ def guards_of(form: StructuralForm, question: Question, shared: bool, *others: A
     return guards
 
 
+def refuse_gradients(question: Question) -> None:
+    """Machine code has no gradients.
+
+    Raises:
+        NotCompiled: an intervention, or a tensor that its function sees, asks for them.
+    """
+    tensors = leaves_of(do_inputs(question))
+    tensors += Guards([f for g in question.groups for f in _functions(g)]).tensors
+    if any(t.requires_grad for t in tensors):
+        raise NotCompiled("gradients with respect to interventions are asked for")
+
+
 def _functions(group: Group) -> Iterator[Any]:
     for intervention in group.other.values():
         inner = intervention.inner if isinstance(intervention, Where) else intervention
@@ -430,19 +313,6 @@ def _functions(group: Group) -> Iterator[Any]:
 
 def _moved(tree: Any, k: int) -> Any:
     return tree_map(lambda tensor: moved(tensor, k), tree)
-
-
-def moved(tensor: Tensor, k: int = 0) -> Tensor:
-    """Other values of the same kind: fractions moved by about a twentieth, all else in another order."""
-    generator = torch.Generator().manual_seed(k)
-    if tensor.is_floating_point() and bool((tensor != tensor.round()).any()):
-        step = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
-        step = 0.05 * step.to(tensor.dtype).to(tensor.device)
-        return torch.where(tensor == 0, step, tensor * (1 + step))
-    if tensor.numel() < 2:
-        return tensor
-    order = torch.randperm(tensor.numel(), generator=generator).to(tensor.device)
-    return tensor.reshape(-1)[order].reshape(tensor.shape)
 
 
 def describe(error: BaseException) -> str:

@@ -86,6 +86,11 @@ class Guards:
             and all(_same_content(array, copy) for array, copy in self._arrays)
         )
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """The tensors that are seen, parameters of networks included."""
+        return [t for t in self._seen.values() if isinstance(t, Tensor)]
+
     # --- Looking --------------------------------------------------------------------------------------------------
 
     def _look(self, thing: Any) -> Iterator[Any]:

@@ -175,6 +175,21 @@ def test_executors_agree(entry: Entry) -> None:
         assert batched.diagnostics.executor == entry.executor
 
 
+@pytest.mark.slow
+@zoo("compiled")
+def test_compiled_worlds_agree(entry: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The traced graph; machine code, which takes seconds a program, is tested on a few elsewhere."""
+    monkeypatch.setattr("causalppl.structural.compiled.has_cpp_compiler", lambda: False)
+    plain, posterior = moved(entry), rows(entry)
+    posterior.predict(entry.do)
+    traced = posterior.predict(entry.do, compile=True)
+    batched = plain.diagnostics.executor == "vmap"
+    assert traced.diagnostics.executor == ("compiled" if batched else "sequential")
+    for world in ("factual", "counterfactual"):
+        for site in plain:
+            assert same(plain.tensor(site, world), traced.tensor(site, world)), (world, site)
+
+
 @zoo("labels")
 def test_labels_and_files(entry: Entry, tmp_path: Path) -> None:
     worlds = moved(entry)

@@ -202,6 +202,9 @@ def variance_components(y: torch.Tensor) -> None:
 STEPS = range(3)
 ANSWERS = (uniform_data(2, 5, 3) > 0.5).float()
 
+#: Pyro yields the indices of a sequential plate as Python numbers, which a trace refuses.
+NUMBERS = "a sequential plate turns indices into numbers, so the worlds run by vmap"
+
 ENTRIES = (
     Entry(
         "eight schools, centred",
@@ -291,6 +294,7 @@ ENTRIES = (
         {"local_1": 4.0},
         "y_1",
         args=(normal_data(6, 3),),
+        defects={"compiled": NUMBERS},
     ),
     Entry(
         "sequential plate, from the top",
@@ -298,6 +302,7 @@ ENTRIES = (
         {"mean": 4.0},
         " ".join(f"local_{i} y_{i}" for i in STEPS),
         args=(normal_data(6, 3),),
+        defects={"compiled": NUMBERS},
     ),
     Entry(
         "loop in a plate",
@@ -305,6 +310,7 @@ ENTRIES = (
         {"step_1": torch.tensor([3.0, 0.0])},
         "y_1 step_2 y_2",
         args=(normal_data(7, 2, 3),),
+        defects={"compiled": NUMBERS},
     ),
     Entry(
         "horseshoe",
