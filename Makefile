@@ -38,7 +38,7 @@ format: $(INSTALLED)  ## rewrite the code in the house's format
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-bench: $(INSTALLED)  ## speed against hand-written torch
+bench: $(INSTALLED)  ## speed against hand-written torch, Pyro and, where installed, ChiRho and DoWhy; about twenty minutes
 	$(RUN) -m tests.benchmarks
 
 clean:  ## remove the environment, caches and build products

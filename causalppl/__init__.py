@@ -7,7 +7,7 @@ model: a deterministic function from exogenous noise and interventions to values
 from . import errors
 from .counterfactual import Posterior, abduct
 from .errors import CausalPPLError
-from .inference import NUTS, Enumeration, Exact, ImportanceSampling, PosteriorSamples
+from .inference import NUTS, SVI, Enumeration, Exact, ImportanceSampling, PosteriorSamples
 from .interventions import do, from_world, policy, set_mechanism, shift, where
 from .mechanisms import Mechanism, mechanism_for, register_mechanism
 from .predictor import Counterfactual, compile, counterfactual
@@ -20,6 +20,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "NUTS",
+    "SVI",
     "Bounds",
     "CausalPPLError",
     "Counterfactual",
@@ -37,6 +38,7 @@ __all__ = [
     "bounds",
     "compile",
     "counterfactual",
+    "diagnostics",
     "do",
     "errors",
     "from_world",
@@ -56,9 +58,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    # Plots load matplotlib, so the module is imported where it is asked for.
-    if name == "plots":
+    # What draws or judges loads more than an answer needs, so it is imported where they are asked for.
+    if name in ("diagnostics", "plots"):
         import importlib
 
-        return importlib.import_module(".plots", __name__)
+        return importlib.import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

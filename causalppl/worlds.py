@@ -16,7 +16,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
-from .errors import ProgramError
+from .errors import ProgramError, WorldNameError
 from .interventions import (
     FromWorld,
     Hard,
@@ -32,6 +32,8 @@ from .interventions import (
     natural_source,
     outcome,
     program_arguments,
+    replacement,
+    take_subsamples,
     unknown_site,
 )
 from .mechanisms import Mechanism, mechanism_for
@@ -75,6 +77,7 @@ class _Factual(Messenger):
         super().__init__()
         self.facts: dict[str, _Fact] = {}
         self.naturals: dict[str, _Fact] = {}
+        self.fresh: dict[tuple[str, str], Noise] = {}
         self.values: dict[str, Tensor] = {}
         self.indices: dict[str, Tensor] = {}
 
@@ -88,6 +91,15 @@ class _Factual(Messenger):
             self.values[name] = value
         if kind == "sample":
             self.facts[name] = _Fact(msg, value)
+
+    def fresh_noise(self, name: str, fn: Any) -> Noise:
+        """Noise of a mechanism that a world puts in: drawn once for a site and family, and shared by worlds as all noise is."""
+        mechanism = mechanism_for(fn)
+        key = name, f"{type(mechanism).__name__} {mechanism.name} {tuple(fn.shape())}"
+        if key not in self.fresh:
+            with torch.no_grad():
+                self.fresh[key] = mechanism.noise(fn).sample()
+        return self.fresh[key]
 
     def natural(self, msg: Message) -> Tensor:
         """The natural value of a site that the program itself intervenes on."""
@@ -125,15 +137,21 @@ class _World(Messenger):
         self.values[name] = value
         events = msg["fn"].event_dim
         msg["fn"] = dist.Delta(value, event_dim=min(events, value.dim())).mask(False)
-        msg["value"], msg["is_observed"], msg["done"] = value, True, True
+        # not "done", so that enumeration outside keeps track of the value's dims
+        msg["value"], msg["is_observed"] = value, True
         msg["infer"] = {"_deterministic": True, "_program_name": name}
         msg["name"] = f"{self.world}/{name}"
+        if msg["name"] in self.factual.values:
+            raise WorldNameError(
+                f"multi_world: the program has a site {msg['name']!r}, which is also the name of {name!r} in the world {self.world!r}; "
+                "choose another name for the world"
+            )
 
     def _postprocess_message(self, msg: Message) -> None:  # type: ignore[override]
         name = (msg["infer"] or {}).get("_program_name") if msg["type"] == "sample" else None
         if name is None:
             return
-        if "_intervened" not in msg["infer"] and not torch.equal(msg["value"], self.values[name]):
+        if "_intervened" not in msg["infer"] and not _equal(msg["value"], self.values[name]):
             raise ProgramError(
                 f"multi_world: site {msg['name']!r} follows from the factual world's noise, and a handler gives it another value, "
                 "which would weigh nothing; condition factual sites only, or give cp.abduct the evidence with worlds="
@@ -154,14 +172,21 @@ class _World(Messenger):
             return natural[0]
 
         if isinstance(intervention, Stochastic):
-            fn = msg["fn"]
-            new = intervention.distribution
-            new = new.to_event(fn.event_dim - new.event_dim).expand(fn.batch_shape)
-            return mechanism_for(new).forward(new, mechanism_for(new).noise(new).sample())
+            new = replacement(name, intervention.distribution, msg["fn"])
+            return mechanism_for(new).forward(new, self.factual.fresh_noise(name, new))
         present = msg["value"] if site_kind(msg) == "deterministic" else once()
         shape, dtype = present.shape, present.dtype
-        raw = outcome(name, self._resolved(name, intervention), once, self.values)
-        value = fit_shape(name, cast_to(name, raw, dtype), shape)
+        indices = self.factual.indices
+        events = 0 if site_kind(msg) == "deterministic" else msg["fn"].event_dim
+        subsamples = [
+            (f.dim - events, f.full_size, indices[f.name])
+            for f in msg["cond_indep_stack"]
+            if f.vectorized and f.full_size is not None and f.name in indices
+        ]
+        intervention = take_subsamples(self._resolved(name, intervention), subsamples)
+        assert not isinstance(intervention, Stochastic)
+        raw = outcome(name, intervention, once, self.values)
+        value = fit_shape(name, cast_to(name, raw, dtype), shape, subsamples)
         if isinstance(intervention, Hard) and site_kind(msg) == "sample":
             check_support("do", name, msg["fn"], value)
         return value
@@ -191,6 +216,12 @@ class _World(Messenger):
             )
             return fact.value
         return mechanism.forward(msg["fn"], fact.noise(mechanism))
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return a is b or (
+        a.shape == b.shape and bool(((a == b) | (torch.isnan(a) & torch.isnan(b))).all())
+    )
 
 
 def _fresh(mechanism: Mechanism, msg: Message) -> Noise:
@@ -281,7 +312,7 @@ def _check_seen(
             if isinstance(key, str) and key not in seen:
                 raise unknown_site("do", key, seen, program_arguments(program))
             if not isinstance(key, str) and not any(key.fullmatch(n) for n in seen):
-                raise unknown_site("do", key.pattern, seen)
+                raise unknown_site("do", key, seen)
 
 
 def twin_world(

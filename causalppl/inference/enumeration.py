@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,7 @@ from ..progress import Progress
 from ..structural.form import StructuralForm
 from ..structural.noise import keyed_seed
 from ..structural.sites import Site
+from .finite_latents import MOST_ASSIGNMENTS, FiniteLatents, combinations, support_of
 from .posterior_draws import (
     PosteriorDraws,
     Units,
@@ -26,45 +27,7 @@ from .weights import resample
 
 __all__ = ["Enumeration", "assignment_count"]
 
-
-def support_of(site: Site) -> Tensor | None:
-    """The finite support of one variable of the site, shape ``(values, *shape of one variable)``."""
-    fn = site.fn
-    while not getattr(fn, "has_enumerate_support", False) or type(fn).__name__ in (
-        "Independent",
-        "MaskedDistribution",
-        "ExpandedDistribution",
-    ):
-        fn = getattr(fn, "base_dist", None)
-        if fn is None:
-            return None
-    try:
-        support: Tensor = fn.enumerate_support(expand=False)
-    except NotImplementedError:  # a Binomial whose counts differ
-        return None
-    return support.reshape(len(support), *fn.event_shape)
-
-
-def _combinations(site: Site, units: Units | None) -> Tensor | None:
-    """All values of the site, shape ``(rows, *site shape)`` with the units' dims left at one."""
-    support = support_of(site)
-    if support is None:
-        return None
-    shape = list(site.value.shape)
-    if units is not None:
-        for dim in units.dims:
-            shape[dim - site.fn.event_dim] = 1
-    inner = support.shape[1:]
-    outer = shape[: len(shape) - len(inner)]
-    count = 1
-    for size in outer:
-        count *= size
-    if len(support) ** count > Enumeration.max_assignments:
-        return None
-    index = torch.tensor(
-        list(itertools.product(range(len(support)), repeat=count)), device=support.device
-    ).reshape(-1, count)
-    return support[index].reshape(-1, *shape)
+_PAIRS = 32
 
 
 def _product(tables: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -80,7 +43,7 @@ def assignment_count(form: StructuralForm) -> float:
     units = common_units({k: s for k, s in latent.items() if any(f.vectorized for f in s.frames)})
     total = 1.0
     for site in latent.values():
-        table = _combinations(site, units if any(f.vectorized for f in site.frames) else None)
+        table = combinations(site, units if any(f.vectorized for f in site.frames) else None)
         total *= float("inf") if table is None else len(table)
     return total
 
@@ -93,17 +56,25 @@ class Enumeration:
     :math:`p(g \mid v) \propto p(g, v) \prod_u \sum_{l} p(l, v_u \mid g)`; then each ``l_u`` given ``g``.
     Probabilities of 0 and 1 are exact.
 
+    Where there are more than ``2 ** 16`` assignments, sites are summed out one after the other along the program's own
+    dependencies (variable elimination: on a hidden Markov chain it is the forward-backward algorithm), and draws are exact all the
+    same. What has to fit is the largest table of sites that depend on each other, and not the number of assignments.
+
     Raises:
-        MethodError: a latent site is not finite, or the assignments are more than ``2 ** 16``.
+        MethodError: a latent site is not finite, or such a table has more than ``2 ** 16`` entries.
         ImpossibleEvidenceError: no assignment has positive probability.
     """
 
-    max_assignments = 2**16
+    max_assignments = MOST_ASSIGNMENTS
 
     @torch.no_grad()
     def sample(self, form: StructuralForm, num_samples: int, progress: Progress) -> PosteriorDraws:
         """See :class:`~causalppl.inference.Method`."""
         refuse_subsampling(form, "Enumeration")
+        if not form.latent:
+            raise MethodError("Enumeration: nothing is latent; use cp.Exact()")
+        if assignment_count(form) > self.max_assignments:
+            return self._eliminate(form, num_samples)
         latent = form.latent
         inside = {k: s for k, s in latent.items() if any(f.vectorized for f in s.frames)}
         units = common_units(inside)
@@ -121,10 +92,7 @@ class Enumeration:
         marginal = unit.logsumexp(1)
         joint = outside + (marginal.flatten(1).sum(1) if marginal.dim() > 1 else marginal)
         if not bool((joint > -torch.inf).any()):
-            raise ImpossibleEvidenceError(
-                "evidence: no assignment of the latent sites gives the evidence positive probability; check it "
-                f"against the program (evidence on {sorted(form.conditioned)})"
-            )
+            raise _impossible(form)
         generator = torch.Generator(joint.device).manual_seed(keyed_seed(form.seed, "enumeration"))
         chosen = resample(joint, num_samples, generator)
         draws = {name: table[chosen.to(table.device)] for name, table in outer.items()}
@@ -149,19 +117,45 @@ class Enumeration:
             ess=float(num_samples),
         )
 
+    def _eliminate(self, form: StructuralForm, num_samples: int) -> PosteriorDraws:
+        """Sites summed out one by one, and drawn in the opposite order."""
+
+        def run(values: Mapping[str, Tensor], units: Units) -> dict[str, Tensor]:
+            total: dict[str, Tensor] = {}
+            for part in form.log_probs(values, units.dims).values():
+                for name, log_prob in part.items():
+                    total[name] = total[name] + log_prob if name in total else log_prob
+            return total
+
+        for name, site in form.latent.items():
+            if support_of(site) is None:
+                raise _not_finite(name, site)
+        finite = FiniteLatents.of(form, run, "Enumeration")
+        eliminated = finite.eliminated(finite.factors(run)[0])
+        left = [f.table for part in (*eliminated[0].rest, *eliminated[1].rest) for f in [part]]
+        if any(bool((table.flatten(0) == -torch.inf).all()) for table in left if table.numel()):
+            raise _impossible(form)
+        noise = finite.gumbels(num_samples, "enumeration")
+        draws = torch.func.vmap(lambda row: finite.draw(eliminated, row))(noise)
+        names = finite.units.names
+        return PosteriorDraws(
+            {n: draws[n] for n in form.latent},
+            num_samples,
+            "Enumeration",
+            f"all latent sites are finite: {len(form.latent)} of them summed out one by one"
+            + (f", for each unit of {', '.join(names)}" if names else ""),
+            ess=float(num_samples),
+        )
+
     def _tables(
         self, form: StructuralForm, inside: dict[str, Site], units: Units
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         tables: tuple[dict[str, Tensor], dict[str, Tensor]] = ({}, {})
         total = 1
         for name, site in form.latent.items():
-            table = _combinations(site, units if name in inside else None)
+            table = combinations(site, units if name in inside else None)
             if table is None:
-                kind = "has too many values" if support_of(site) is not None else "is not finite"
-                raise MethodError(
-                    f"Enumeration: the latent site {name!r} ({type(site.fn).__name__}, shape "
-                    f"{tuple(site.value.shape)}) {kind}; use cp.ImportanceSampling() or cp.NUTS()"
-                )
+                raise _not_finite(name, site)
             total *= len(table)
             tables[name in inside][name] = table
         if total > self.max_assignments:
@@ -171,11 +165,13 @@ class Enumeration:
         return tuple(_product(t) if t else {} for t in tables)  # type: ignore[return-value]
 
     @staticmethod
-    def _row(form: StructuralForm, values: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _row(
+        form: StructuralForm, values: dict[str, Tensor], rows: bool = False
+    ) -> dict[str, Tensor]:
         found = {}
         for name, value in values.items():
             site = form.sites[name]
-            wide = value.expand(site.value.shape)
+            wide = value.expand(torch.Size([*([len(value)] if rows else []), *site.value.shape]))
             # where an entry is known all rows agree on it: a constant factor for that entry
             found[name] = (
                 wide if site.missing is None else torch.where(site.missing, wide, site.value)
@@ -191,13 +187,14 @@ class Enumeration:
         inner: dict[str, Tensor],
     ) -> bool:
         rows = len(next(iter(inner.values())))
-        fixed = {n: t[0] for n, t in outer.items()}
-        for other in {rows - 1, rows // 2} - {0}:
-            first = self._row(form, {n: t[0] for n, t in inner.items()})
-            second = self._row(form, {n: t[other] for n, t in inner.items()})
-            if not units_independent(form, units, first, second, fixed):
-                return False
-        return True
+        generator = torch.Generator().manual_seed(0)
+        pairs = [torch.randint(rows, (_PAIRS,), generator=generator) for _ in range(2)]
+        first, second = (self._row(form, {n: t[p] for n, t in inner.items()}, True) for p in pairs)
+        picked = torch.randint(
+            len(next(iter(outer.values()))) if outer else 1, (_PAIRS,), generator=generator
+        )
+        fixed = self._row(form, {n: t[picked] for n, t in outer.items()}, True)
+        return units_independent(form, units, first, second, fixed)
 
     def _weigh(
         self, form: StructuralForm, units: Units, outer: dict[str, Tensor], inner: dict[str, Tensor]
@@ -222,3 +219,18 @@ class Enumeration:
 
         unit, outside = stacked(form.executor.map(weigh, rows_g * rows_l, rows))
         return unit, outside
+
+
+def _not_finite(name: str, site: Site) -> MethodError:
+    kind = "has too many values" if support_of(site) is not None else "is not finite"
+    return MethodError(
+        f"Enumeration: the latent site {name!r} ({type(site.fn).__name__}, shape {tuple(site.value.shape)}) {kind}; use "
+        "cp.ImportanceSampling() or cp.NUTS()"
+    )
+
+
+def _impossible(form: StructuralForm) -> ImpossibleEvidenceError:
+    return ImpossibleEvidenceError(
+        "evidence: no assignment of the latent sites gives the evidence positive probability; check it "
+        f"against the program (evidence on {sorted(form.conditioned)})"
+    )

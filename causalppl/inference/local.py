@@ -46,9 +46,11 @@ def local_draws(
     latents = stacked(form.executor.map(simulate, rows, torch.arange(rows), noise, given))
     units = common_units(local)
     if units.dims:
-        fixed = {n: v[0] for n, v in parameters.items()}
-        first = {n: latents[n][0] for n in local}
-        second = {n: latents[n][1] for n in local}
+        pairs = min(16, num_samples)
+        own = torch.arange(pairs) * proposals  # two proposals of the same parameter draw
+        fixed = {n: latents[n][own] for n in (*parameters, ROW) if n in latents}
+        first = {n: latents[n][own] for n in local}
+        second = {n: latents[n][own + 1] for n in local}
         if not units_independent(form, units, first, second, fixed):
             units = Units((), (), ())
 

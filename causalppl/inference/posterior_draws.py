@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -12,8 +13,20 @@ from ..errors import MethodError
 from ..progress import Progress
 from ..structural.form import StructuralForm
 from ..structural.sites import Site, elements
+from ..typing import Message
 
-__all__ = ["Method", "PosteriorDraws", "Units", "common_units", "stacked", "units_independent"]
+__all__ = [
+    "NO_UNITS",
+    "Method",
+    "PosteriorDraws",
+    "Units",
+    "common_units",
+    "is_subsampled",
+    "mixes_agree",
+    "per_unit",
+    "stacked",
+    "units_independent",
+]
 
 
 @dataclass(frozen=True)
@@ -23,6 +36,7 @@ class PosteriorDraws:
     Attributes:
         latents: site to draws, shape ``(num_samples,) + site shape``.
         ess: effective sample size, in draws; per unit where weights are per unit.
+        history: the ELBO at each step, in nats, where there is one.
         unit_names: plates that the dims of ``ess`` and ``pareto_k`` belong to.
     """
 
@@ -35,6 +49,7 @@ class PosteriorDraws:
     rhat: float | None = None
     unit_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    history: tuple[float, ...] = field(default=())
 
 
 class Method(Protocol):
@@ -61,6 +76,17 @@ class Units:
         return values.reshape(shape)
 
 
+NO_UNITS = Units((), (), ())
+
+
+def per_unit(log_prob: Tensor, msg: Message, units: Units) -> Tensor:
+    """Summed over all batch dims but those of the units; to a scalar where the site stands outside their plates."""
+    dims = {f.dim for f in msg["cond_indep_stack"] if f.vectorized}
+    keep = dims.issuperset(units.dims) and bool(units.dims)
+    rest = [d for d in range(-log_prob.dim(), 0) if not keep or d not in units.dims]
+    return log_prob.sum(rest) if rest else log_prob
+
+
 def common_units(sites: dict[str, Site]) -> Units:
     """The plates that all sites share (vectorised ones)."""
     shared: set[Any] | None = None
@@ -71,6 +97,12 @@ def common_units(sites: dict[str, Site]) -> Units:
     return Units(*(tuple(f[i] for f in ordered) for i in range(3)))
 
 
+def is_subsampled(form: StructuralForm) -> bool:
+    """Whether some plate takes a part of its units in each run."""
+    frames = (f for s in form.sites.values() for f in s.frames)
+    return any(f.full_size is not None and f.size != f.full_size for f in frames)
+
+
 def refuse_subsampling(form: StructuralForm, method: str) -> None:
     """Exact weights need all of the data."""
     for site in form.sites.values():
@@ -78,7 +110,7 @@ def refuse_subsampling(form: StructuralForm, method: str) -> None:
             if frame.full_size is not None and frame.size != frame.full_size:
                 raise MethodError(
                     f"{method} needs the whole plate {frame.name!r}, which is subsampled to {frame.size} of "
-                    f"{frame.full_size}; remove the subsampling, or give draws with cp.PosteriorSamples"
+                    f"{frame.full_size}; use cp.SVI(), remove the subsampling, or give draws with cp.PosteriorSamples"
                 )
 
 
@@ -131,35 +163,56 @@ def units_independent(
     second: dict[str, Tensor],
     fixed: dict[str, Tensor] | None = None,
 ) -> bool:
-    """Whether each unit's densities depend on its own latents alone: units of two draws are mixed.
-
-    For random subsets of units taken from the second draw, every unit's log density must be what it was
-    in the draw it came from, and what stands outside the plates must not move with them.
+    """Whether each unit's densities depend on its own latents alone: units of pairs of draws are mixed.
 
     Args:
-        first, second: two draws of the latent sites inside ``units``; one row each.
-        fixed: the other latent sites.
+        first, second: draws of the latent sites inside ``units``, as many of one as of the other; more pairs show rarer couplings.
+        fixed: the other latent sites, as many draws.
+    """
+
+    def evaluate(latents: dict[str, Tensor]) -> tuple[Tensor | float, Tensor | float]:
+        return unit_log_probs(form.log_probs(latents, units.dims), units)
+
+    def mix(pick: Tensor, name: str) -> Tensor:
+        return units.spread(pick, form.sites[name])
+
+    return mixes_agree(form, units, evaluate, mix, first, second, fixed or {})
+
+
+def mixes_agree(
+    form: StructuralForm,
+    units: Units,
+    evaluate: Callable[[dict[str, Tensor]], tuple[Tensor | float, Tensor | float]],
+    mix: Callable[[Tensor, str], Tensor],
+    first: dict[str, Tensor],
+    second: dict[str, Tensor],
+    fixed: dict[str, Tensor],
+) -> bool:
+    """For random subsets of units taken from the second of two draws, every unit's log density must be what it was in the draw
+    that it came from, and what stands outside the plates must not move with them.
+
+    Args:
+        evaluate: one draw to its log densities per unit, and to the rest.
+        mix: a mask ``(draws, *unit sizes)`` in a shape that broadcasts against the draws of a name.
     """
     generator = torch.Generator().manual_seed(0)
+    rows = len(next(iter(first.values())))
+    pick = torch.rand(rows, *units.sizes, generator=generator) < 0.5
+    mixed = {n: torch.where(mix(pick, n).to(v.device), second[n], v) for n, v in first.items()}
 
-    def evaluate(latents: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        unit, outside = unit_log_probs(
-            form.log_probs({**(fixed or {}), **latents}, units.dims), units
-        )
-        return torch.as_tensor(unit).expand(units.sizes), torch.as_tensor(outside)
+    def row(latents: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        unit, outside = evaluate(latents)
+        like = next(iter(latents.values()))
+        zero = torch.zeros((), device=like.device)
+        return (zero + unit).expand(units.sizes), zero + outside
 
-    a, outside_a = evaluate(first)
-    b, _ = evaluate(second)
-    for _ in range(3):
-        pick = torch.rand(units.sizes, generator=generator) < 0.5
-        mixed = {}
-        for name, value in first.items():
-            mask = units.spread(pick[None], form.sites[name])[0].to(value.device)
-            mixed[name] = torch.where(mask, second[name], value)
-        c, outside_c = evaluate(mixed)
-        expected = torch.where(pick.to(a.device), b, a)
-        if not torch.allclose(c, expected, rtol=1e-4, atol=1e-4, equal_nan=True):
-            return False
-        if not torch.allclose(outside_c, outside_a, rtol=1e-4, atol=1e-4, equal_nan=True):
-            return False
-    return True
+    all_rows = {n: torch.cat([first[n], second[n], mixed[n]]) for n in first}
+    all_rows |= {n: torch.cat([v, v, v]) for n, v in fixed.items()}
+    unit, outside = stacked(form.executor.map(row, 3 * rows, all_rows))
+    (a, b, c), (outside_a, _, outside_c) = unit.split(rows), outside.split(rows)
+    expected = torch.where(pick.to(a.device), b, a)
+
+    def near(x: Tensor, y: Tensor) -> bool:
+        return torch.allclose(x, y, rtol=1e-4, atol=1e-4, equal_nan=True)
+
+    return near(c, expected) and near(outside_c, outside_a)

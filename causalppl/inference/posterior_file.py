@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import pickle
+import warnings
 from collections.abc import Mapping
 from os import PathLike, fspath
 from typing import Any
@@ -11,15 +14,18 @@ import torch
 from torch import Tensor
 
 from ..errors import ProgramError, site_list
+from ..mechanisms import exact_log_prob
 from ..structural.evaluation import Evaluation
 from ..structural.evidence import Interval, as_tensor
 from ..structural.form import StructuralForm
-from ..typing import Program
+from ..structural.noise import isolated_rng, keyed_seed
+from ..structural.sites import site_kind, unmasked
+from ..typing import Message, Program
 from .posterior_draws import PosteriorDraws
 
 __all__ = ["read_posterior", "write_posterior"]
 
-_LAYOUT = "causalppl posterior 1"
+_LAYOUT = "causalppl posterior 2"
 _DRAWS = ("num_samples", "method", "why", "ess", "pareto_k", "rhat", "unit_names", "notes")
 
 
@@ -36,10 +42,12 @@ def write_posterior(
         evaluation: factual values and noise, where these do not follow from the draws.
     """
     plain = _is_plain((form.args, form.kwargs))
+    content = io.BytesIO()
     torch.save(
         {
-            "layout": _LAYOUT,
             "sites": _fingerprint(form),
+            "reference": {n: s.value.detach() for n, s in form.sites.items()},
+            "log_probs": _log_probs(form, {n: s.value for n, s in form.sites.items()}),
             "arguments": (form.args, form.kwargs) if plain else None,
             "evidence": {n: _encoded(n, v) for n, v in form.evidence.items()},
             "seed": form.seed,
@@ -51,8 +59,11 @@ def write_posterior(
             "requested": requested,
             "known": None if evaluation is None else evaluation.known,
         },
-        fspath(path),
+        content,
     )
+    data = content.getvalue()
+    held = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    torch.save({"layout": _LAYOUT, "sha256": _digest(data), "content": held}, fspath(path))
 
 
 def read_posterior(
@@ -63,12 +74,7 @@ def read_posterior(
     Raises:
         ProgramError: the file holds something else or belongs to another program, or its arguments were not saved.
     """
-    try:
-        found = torch.load(fspath(path), weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ProgramError(f"load: {fspath(path)!r} holds no posterior") from error
-    if not isinstance(found, dict) or found.get("layout") != _LAYOUT:
-        raise ProgramError(f"load: {fspath(path)!r} holds no posterior that this version can read")
+    found = _content(fspath(path))
     if not args and not kwargs:
         if found["arguments"] is None:
             raise ProgramError(
@@ -98,6 +104,7 @@ def read_posterior(
             f"load: the posterior in {fspath(path)!r} is of another program or other arguments; sites that differ: "
             f"{site_list(names)} ({shown or 'their order'})"
         )
+    _check_densities(fspath(path), form, found["reference"], found["log_probs"])
     draws = PosteriorDraws(found["latents"], **found["draws"])
     known = found["known"]
     evaluation = None
@@ -107,9 +114,87 @@ def read_posterior(
     return form, draws, found["requested"], evaluation
 
 
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _content(path: str) -> dict[str, Any]:
+    """What the file holds, if every byte is as it was written.
+
+    Raises:
+        ProgramError: it holds something else, or was damaged.
+        FileNotFoundError: there is no such file.
+    """
+    wrong = f"load: {path!r} holds no posterior, or a damaged one; give a file that Posterior.save wrote"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickles of other programs
+            found = torch.load(path, weights_only=True)
+    except (FileNotFoundError, IsADirectoryError, PermissionError):
+        raise
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, LookupError, ValueError):
+        raise ProgramError(wrong) from None
+    if not isinstance(found, dict) or not isinstance(found.get("content"), Tensor):
+        raise ProgramError(wrong)
+    if found.get("layout") != _LAYOUT:
+        raise ProgramError(
+            f"load: {path!r} was written in the layout {found.get('layout')!r} and this version reads {_LAYOUT!r}; load it with the "
+            "version that wrote it, or abduct again"
+        )
+    data = found["content"].numpy().tobytes()
+    if _digest(data) != found.get("sha256"):
+        raise ProgramError(wrong)
+    content: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True)
+    return content
+
+
+def _log_probs(form: StructuralForm, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What every site's law says of these values: the program's parents and parameters in numbers."""
+    found: dict[str, Tensor] = {}
+
+    def rule(msg: Message) -> Tensor:
+        name = msg["name"]
+        if site_kind(msg) == "deterministic":
+            found[name] = torch.as_tensor(msg["value"]).detach()
+        else:
+            found[name] = exact_log_prob(unmasked(msg["fn"]), values[name]).detach()
+        return values[name]
+
+    with isolated_rng(keyed_seed(form.seed, "file")), torch.no_grad():
+        form.run(rule)
+    return found
+
+
+def _check_densities(
+    path: str, form: StructuralForm, values: Mapping[str, Tensor], then: Mapping[str, Tensor]
+) -> None:
+    now = _log_probs(form, values)
+    changed = [
+        n
+        for n, given in then.items()
+        if now[n].shape != given.shape
+        or not torch.isclose(now[n].to(given), given, rtol=1e-3, atol=1e-4, equal_nan=True).all()
+    ]
+    if changed:
+        raise ProgramError(
+            f"load: the posterior in {path!r} is of another program or other arguments: the laws of {site_list(changed)} have other "
+            "numbers; give the program and the arguments that it was made with"
+        )
+
+
 def _fingerprint(form: StructuralForm) -> list[tuple[str, str]]:
     return [
-        (n, f"{s.kind} {type(s.fn).__name__ if s.kind == 'sample' else ''} {tuple(s.value.shape)}")
+        (
+            n,
+            " ".join(
+                (
+                    s.kind,
+                    type(s.fn).__name__ if s.kind == "sample" else "",
+                    getattr(s.mechanism, "name", type(s.mechanism).__name__),
+                    str(tuple(s.value.shape)),
+                )
+            ),
+        )
         for n, s in form.sites.items()
     ]
 

@@ -1,7 +1,7 @@
 """Interventions on the sites of Pyro programs: the do-operator and what it may do."""
 
 from .choice import MechanismMessenger, set_mechanism
-from .handler import DoMessenger, check_support, do, natural_source, program_arguments, unknown_site
+from .handler import DoMessenger, check_support, do, natural_source
 from .kinds import (
     FromWorld,
     Functional,
@@ -21,9 +21,12 @@ from .kinds import (
     match,
     outcome,
     policy,
+    replacement,
     shift,
+    take_subsamples,
     where,
 )
+from .site_handler import program_arguments, unknown_site
 
 __all__ = [
     "DoMessenger",
@@ -50,8 +53,10 @@ __all__ = [
     "outcome",
     "policy",
     "program_arguments",
+    "replacement",
     "set_mechanism",
     "shift",
+    "take_subsamples",
     "unknown_site",
     "where",
 ]

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any, overload
 
-from pyro.poutine.messenger import Messenger
-from pyro.poutine.subsample_messenger import _Subsample
-
-from ..errors import NoMechanismError, ProgramError
+from ..errors import NoMechanismError
 from ..mechanisms import mechanism_for
 from ..typing import Message, Program
-from .handler import program_arguments, unknown_site
+from .site_handler import SiteHandler, three_forms
 
 __all__ = ["MechanismMessenger", "set_mechanism"]
 
 
-class MechanismMessenger(Messenger):
+class MechanismMessenger(SiteHandler):
     """Chooses the mechanisms of sites in the program it encloses; see :func:`set_mechanism`."""
 
+    verb = "set_mechanism"
+
     def __init__(self, mechanisms: Mapping[Any, Any], program: Any = None) -> None:
-        super().__init__()
+        super().__init__(mechanisms, program)
         for key, choice in mechanisms.items():
             if not isinstance(key, str | re.Pattern):
                 raise NoMechanismError(
@@ -34,42 +32,18 @@ class MechanismMessenger(Messenger):
                     f"set_mechanism: {choice!r} for site {key!r} is neither a mechanism's name, such as 'inverse_cdf', nor a mechanism"
                 )
         self.mechanisms = dict(mechanisms)
-        self._arguments = program_arguments(program) if program is not None else ()
-        self._seen: dict[str, None] = {}
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        super().__exit__(kind, error, trace)
-        if kind is None:
-            for key in self.mechanisms:
-                names = [n for n in self._seen if _matches(key, n)]
-                if not names:
-                    text = key if isinstance(key, str) else key.pattern
-                    raise unknown_site("set_mechanism", text, list(self._seen), self._arguments)
 
     def _pyro_sample(self, msg: Message) -> None:
-        name = msg["name"]
-        if isinstance(msg["fn"], _Subsample):
+        name, infer = msg["name"], msg["infer"] or {}
+        if not self._shown(msg) or infer.get("_deterministic", False):
             return
-        self._seen[name] = None
         for key, choice in self.mechanisms.items():
             # the first half of a site with obs_mask is where its mechanism is
-            if _matches(key, name) or _matches(key, name.removesuffix("_observed")):
-                infer = msg["infer"] or {}
-                if infer.get("_deterministic", False):
-                    continue
+            if self._names(key, name) or self._names(key, name.removesuffix("_observed")):
                 if isinstance(choice, str):
                     mechanism_for(msg["fn"], choice)  # an unknown name is told here
                 msg["infer"] = {**infer, "mechanism": choice}
                 return
-
-
-def _matches(key: str | re.Pattern[str], name: str) -> bool:
-    return key == name if isinstance(key, str) else key.fullmatch(name) is not None
 
 
 @overload
@@ -107,14 +81,7 @@ def set_mechanism(
         >>> worlds.tensor("y", world="counterfactual")
         tensor([-1.])
     """
-    if mechanisms is None:
-        if not isinstance(model, Mapping):
-            raise ProgramError(
-                "set_mechanism: give the mechanisms too, such as cp.set_mechanism(model, {'y': 'inverse_cdf'}), or the mapping "
-                "alone as a decorator or context manager"
-            )
-        return MechanismMessenger(model)
-    if not callable(model):
-        raise ProgramError(f"set_mechanism: {model!r} is no Pyro program; give a callable")
-    changed: Program = MechanismMessenger(mechanisms, program=model)(model)
-    return changed
+    found: Program | MechanismMessenger = three_forms(
+        MechanismMessenger, "set_mechanism", "{'y': 'inverse_cdf'}", model, mechanisms
+    )
+    return found

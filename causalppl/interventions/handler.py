@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import re
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from types import TracebackType
@@ -11,11 +9,10 @@ from typing import Any, overload
 
 import pyro.distributions as dist
 import torch
-from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
-from ..errors import ProgramError, SupportError, UnknownSiteError, closest_name, site_list
+from ..errors import SupportError
 from ..mechanisms import value_dtype
 from ..typing import Message, Program
 from .kinds import (
@@ -27,45 +24,21 @@ from .kinds import (
     index_subsamples,
     match,
     outcome,
+    replacement,
 )
+from .site_handler import SiteHandler, three_forms
 
 __all__ = [
     "DoMessenger",
     "check_support",
     "do",
     "natural_source",
-    "program_arguments",
-    "unknown_site",
 ]
 
 #: Where an enclosing evaluation of the structural form supplies natural values from its noise.
 natural_source: ContextVar[Callable[[Message], Tensor] | None] = ContextVar(
     "natural_source", default=None
 )
-
-
-def program_arguments(program: Any) -> tuple[str, ...]:
-    """Names of a program's own arguments, where they can be read."""
-    try:
-        return tuple(inspect.signature(getattr(program, "forward", program)).parameters)
-    except (TypeError, ValueError):
-        return ()
-
-
-def unknown_site(
-    verb: str, name: str, sites: list[str], arguments: tuple[str, ...] = ()
-) -> UnknownSiteError:
-    """The error for a site that no run has shown, with what to type instead."""
-    if name in arguments:
-        return UnknownSiteError(
-            f"{verb}: {name!r} is an argument of the program, not a site; to make it one, write "
-            f'{name} = pyro.deterministic("{name}", {name}) at the top of the program'
-        )
-    near = closest_name(name, sites)
-    hint = f"; did you mean {near!r}?" if near else "."
-    return UnknownSiteError(
-        f"{verb}: the program has no site {name!r}{hint} Its sites: {site_list(sites)}"
-    )
 
 
 def check_support(verb: str, site: str, fn: Any, value: Tensor) -> None:
@@ -84,14 +57,14 @@ def check_support(verb: str, site: str, fn: Any, value: Tensor) -> None:
         )
 
 
-class DoMessenger(Messenger):
+class DoMessenger(SiteHandler):
     """Intervenes on the sites of the program it encloses; see :func:`do`."""
 
+    verb = "do"
+
     def __init__(self, interventions: Mapping[Any, Any], program: Any = None) -> None:
-        super().__init__()
         self.interventions = as_interventions(interventions)
-        self._arguments = program_arguments(program) if program is not None else ()
-        self._seen: dict[str, None] = {}  # over all runs: a site in a branch is no mistake
+        super().__init__(self.interventions, program)
         self._runs: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
 
     def __enter__(self) -> DoMessenger:
@@ -105,33 +78,18 @@ class DoMessenger(Messenger):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        super().__exit__(kind, error, trace)
         self._runs.pop()
-        if kind is None:
-            for key in self.interventions:
-                if isinstance(key, re.Pattern):
-                    if not any(key.fullmatch(name) for name in self._seen):
-                        raise UnknownSiteError(
-                            f"do: no site matches the pattern {key.pattern!r}. The program's sites: "
-                            f"{site_list(self._seen)}"
-                        )
-                elif key not in self._seen:
-                    raise unknown_site("do", key, list(self._seen), self._arguments)
+        super().__exit__(kind, error, trace)
 
     def _pyro_sample(self, msg: Message) -> None:
         name, fn = msg["name"], msg["fn"]
-        if isinstance(fn, _Subsample):
+        if not self._shown(msg):
             return
-        self._seen[name] = None
         intervention = match(self.interventions, name)
         if intervention is None:
             return
         if isinstance(intervention, Stochastic):
-            replacement = intervention.distribution
-            event_dim = fn.event_dim
-            if replacement.event_dim != event_dim and len(replacement.shape()) >= event_dim:
-                replacement = replacement.to_event(event_dim - replacement.event_dim)
-            msg["fn"] = replacement.expand(fn.batch_shape)
+            msg["fn"] = replacement(name, intervention.distribution, fn)
             msg["value"], msg["is_observed"], msg["done"] = None, False, False
             msg["infer"] = {"_intervened": True}
             return
@@ -220,14 +178,7 @@ def do(
         >>> cp.do(model, {"x": 1.5})()
         tensor(3.)
     """
-    if interventions is None:
-        if not isinstance(model, Mapping):
-            raise ProgramError(
-                "do: give the interventions too, such as cp.do(model, {'x': 1.0}), or the mapping alone "
-                "as a decorator or context manager"
-            )
-        return DoMessenger(model)
-    if not callable(model):
-        raise ProgramError(f"do: {model!r} is no Pyro program; give a callable")
-    intervened: Program = DoMessenger(interventions, program=model)(model)
-    return intervened
+    found: Program | DoMessenger = three_forms(
+        DoMessenger, "do", "{'x': 1.0}", model, interventions
+    )
+    return found

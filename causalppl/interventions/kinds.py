@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InterventionError, ShapeError
+from ..errors import IncompatibleMechanismError, InterventionError, ShapeError
 
 __all__ = [
     "FromWorld",
@@ -37,7 +37,9 @@ __all__ = [
     "match",
     "outcome",
     "policy",
+    "replacement",
     "shift",
+    "take_subsamples",
     "where",
 ]
 
@@ -286,6 +288,45 @@ def index_subsamples(value: Tensor, subsamples: Iterable[tuple[int, int, Tensor]
         if value.dim() >= -dim and value.shape[dim] == full_size and len(indices) != full_size:
             value = value.index_select(value.dim() + dim, indices)
     return value
+
+
+def replacement(site: str, new: Any, fn: Any) -> Any:
+    """The distribution that a stochastic intervention puts in place of ``fn``, in its shape.
+
+    Raises:
+        IncompatibleMechanismError: it does not fit the site.
+    """
+    if new.event_dim > fn.event_dim:
+        raise IncompatibleMechanismError(
+            f"do: the distribution for site {site!r} has event shape {tuple(new.event_shape)}, and one value of the site has shape "
+            f"{tuple(fn.event_shape)}; leave out .to_event()"
+        )
+    if new.event_dim < fn.event_dim and len(new.shape()) >= fn.event_dim:
+        new = new.to_event(fn.event_dim - new.event_dim)
+    try:
+        return new.expand(fn.batch_shape)
+    except RuntimeError:
+        raise IncompatibleMechanismError(
+            f"do: the distribution for site {site!r} has batch shape {tuple(new.batch_shape)}, which does not expand to the site's "
+            f"{tuple(fn.batch_shape)}"
+        ) from None
+
+
+def take_subsamples(
+    intervention: Intervention, subsamples: Iterable[tuple[int, int, Tensor]]
+) -> Intervention:
+    """An intervention whose amounts and masks of a subsampled plate's full size are the subsample's."""
+    subsamples = list(subsamples)
+    if isinstance(intervention, Shift):
+        return Shift(index_subsamples(intervention.amount, subsamples))
+    if isinstance(intervention, Where):
+        inner = intervention.inner
+        if isinstance(inner, Hard):
+            inner = Hard(index_subsamples(inner.value, subsamples))
+        elif isinstance(inner, Shift):
+            inner = Shift(index_subsamples(inner.amount, subsamples))
+        return Where(index_subsamples(intervention.mask, subsamples), inner)
+    return intervention
 
 
 def fit_shape(

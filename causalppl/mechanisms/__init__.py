@@ -1,16 +1,23 @@
 """Mechanisms: the structural assignment ``v = f(parents, noise)`` of every family of distributions."""
 
 from . import (  # noqa: F401  (importing a family registers it)
+    circular,
+    compound,
+    convolved,
     counts,
     couplings,
     dirichlet,
     discrete,
     inverse_cdf,
     location_scale,
+    matrices,
     mixtures,
     multivariate,
     numerical_cdf,
+    refused,
     relaxed,
+    rewritten,
+    straight_through,
     transformed,
     wrappers,
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyro.distributions as dist
@@ -18,20 +19,63 @@ from .logistic import inside, inverse_softplus, softplus, standard_logistic, tru
 from .logits import log_odds
 from .protocol import NoiseDistribution
 from .registry import register_mechanism
-from .special import COARSE, FINE, BetaLaw, Rule
+from .special import COARSE, FINE, BetaLaw, GammaLaw, Rule
 
-__all__ = ["MonotoneCount", "MonotoneGeometric"]
+__all__ = [
+    "MonotoneCount",
+    "MonotoneGeometric",
+    "Threshold",
+    "binomial_threshold",
+    "count_at",
+    "score_within",
+]
 
 _STEPS = 32  # halvings of the range of counts: up to 2 ** 32
+_ROOM = 1e-9  # more than the quadrature's round-off, less than any sample can see
+
+#: ``(count, rule)`` to the score of ``F(count)`` for ``count >= 0``; the rule is one of the two of the quadrature.
+Threshold = Callable[[Tensor, Rule], Tensor]
+
+
+def _edge(threshold: Threshold, count: Tensor, rule: Rule = FINE) -> Tensor:
+    return torch.where(count < 0, -torch.inf, threshold(count.clamp(min=0.0), rule))
+
+
+@torch.no_grad()
+def count_at(threshold: Threshold, score: Tensor, highest: Tensor) -> Tensor:
+    """The smallest count whose threshold is at least the score, by bisection with a coarse rule and a last step with the fine one.
+
+    Args:
+        threshold: see :data:`Threshold`.
+        score: logistic scores.
+        highest: a number that the count does not exceed.
+    """
+    high = torch.ceil(highest) + 1
+    low = torch.full_like(high, -1.0)
+    for _ in range(_STEPS):
+        middle = torch.floor((low + high) / 2)
+        above = score > _edge(threshold, middle, COARSE)
+        low, high = torch.where(above, middle, low), torch.where(above, high, middle)
+    first = (high - 2).clamp(min=-1.0)
+    passed = [score > _edge(threshold, first + i) for i in range(4)]
+    return first + torch.stack(torch.broadcast_tensors(*passed)).sum(0)
+
+
+@torch.no_grad()
+def score_within(threshold: Threshold, value: Tensor, base: Tensor) -> Tensor:
+    """A logistic score truncated to the cell of a count, an increasing function of the logistic score ``base``."""
+    count = value.double()
+    low, high = _edge(threshold, count - 1), _edge(threshold, count)
+    return inside(truncated(low, high, base), low, high, _ROOM)
 
 
 @dataclass(frozen=True)
 class MonotoneCount:
-    """``v = F^-1(sigmoid(score))`` for counts from 0.
+    """``v = F^-1(sigmoid(score))``, the count whose cell holds the score: increasing.
 
     Args:
         parameter: a parameter of the family, whose dtype the values have.
-        threshold: ``(fn, k, rule)`` to the score of ``F(k)`` for ``k >= 0``; the rule is one of the two of the quadrature.
+        threshold: ``fn`` to a :data:`Threshold`, as ``(fn, k, rule)``.
         highest: ``(fn, score)`` to a count that is at least the score's.
     """
 
@@ -45,21 +89,9 @@ class MonotoneCount:
         """Logistic(0, 1) in float64, batch shape ``fn.batch_shape``."""
         return standard_logistic(fn.batch_shape, getattr(fn, self.parameter), torch.float64)
 
-    def _edge(self, fn: Any, count: Tensor, rule: Rule = FINE) -> Tensor:
-        return torch.where(count < 0, -torch.inf, self.threshold(fn, count.clamp(min=0.0), rule))
-
     def forward(self, fn: Any, noise: Any) -> Tensor:
-        """The count, by bisection with a coarse rule and a last step with the fine one."""
-        with torch.no_grad():
-            high = torch.ceil(self.highest(fn, noise)) + 1
-            low = torch.full_like(high, -1.0)
-            for _ in range(_STEPS):
-                middle = torch.floor((low + high) / 2)
-                above = noise > self._edge(fn, middle, COARSE)
-                low, high = torch.where(above, middle, low), torch.where(above, high, middle)
-            first = (high - 2).clamp(min=-1.0)
-            passed = [noise > self._edge(fn, first + i) for i in range(4)]
-            count = first + torch.stack(torch.broadcast_tensors(*passed)).sum(0)
+        """The count."""
+        count = count_at(partial(self.threshold, fn), noise, self.highest(fn, noise))
         return count.to(getattr(fn, self.parameter).dtype)
 
     def base(self, fn: Any) -> NoiseDistribution:
@@ -68,11 +100,7 @@ class MonotoneCount:
 
     def abduct(self, fn: Any, value: Tensor, base: Any) -> Tensor:
         """The score truncated to the value's cell."""
-        with torch.no_grad():
-            count = value.double()
-            low, high = self._edge(fn, count - 1), self._edge(fn, count)
-            eps = torch.finfo(getattr(fn, self.parameter).dtype).eps
-            return inside(truncated(low, high, base), low, high, eps)
+        return score_within(partial(self.threshold, fn), value, base)
 
 
 @dataclass(frozen=True)
@@ -106,9 +134,7 @@ class MonotoneGeometric:
 
 def _poisson_threshold(fn: Any, count: Tensor, rule: Rule) -> Tensor:
     # F(k) is the probability that a Gamma(k + 1) exceeds the rate
-    shape, rate = count + 1, fn.rate.double()
-    above, below = torch.special.gammaincc(shape, rate), torch.special.gammainc(shape, rate)
-    return torch.log(above) - torch.log(below)
+    return -GammaLaw(count + 1).score(torch.log(fn.rate.double()), rule)
 
 
 def _poisson_highest(rate: Tensor, score: Tensor) -> Tensor:
@@ -116,11 +142,11 @@ def _poisson_highest(rate: Tensor, score: Tensor) -> Tensor:
     return rate + torch.sqrt(2 * rate * tail) + tail
 
 
-def _binomial_threshold(fn: Any, count: Tensor, rule: Rule) -> Tensor:
+def binomial_threshold(total: Tensor, odds: Tensor, count: Tensor, rule: Rule) -> Tensor:
+    """The score of ``F(count)`` of a binomial law with this number of trials and these log odds, float64."""
     # F(k) is the probability that a Beta(k + 1, n - k) exceeds p
-    left = fn.total_count.double() - count
-    law = BetaLaw(count + 1, left.clamp(min=1.0))
-    score = -law.score(log_odds(fn).double(), rule)
+    left = total - count
+    score = -BetaLaw(count + 1, left.clamp(min=1.0)).score(odds, rule)
     return torch.where(left <= 0, torch.inf, score)
 
 
@@ -144,7 +170,9 @@ _FAMILIES: dict[type, MonotoneCount] = {
     ),
     torch.distributions.Binomial: MonotoneCount(
         "_param",
-        threshold=_binomial_threshold,
+        threshold=lambda fn, k, rule: binomial_threshold(
+            fn.total_count.double(), log_odds(fn).double(), k, rule
+        ),
         highest=lambda fn, s: fn.total_count.double() + 0 * s,
     ),
     torch.distributions.NegativeBinomial: MonotoneCount(

@@ -120,7 +120,10 @@ def _cutpoints(fn: Any) -> Tensor:
 
 @dataclass(frozen=True)
 class OrderedCategorical:
-    """``v = F^-1(sigmoid(score))`` in the order of the categories: monotone. The score is float64: cells can be thin."""
+    """``v = F^-1(sigmoid(score))`` in the order of the categories: increasing.
+
+    The score is float64: cells can be thin.
+    """
 
     one_hot: bool = False
     thresholds: Callable[[Any], Tensor] = _category_thresholds

@@ -20,12 +20,14 @@ from .logits import log_odds
 from .protocol import NoiseDistribution
 from .registry import register_mechanism
 
-__all__ = ["InverseCDF"]
+__all__ = ["InverseCDF", "general_pareto_hazard"]
 
 
 @dataclass(frozen=True)
 class InverseCDF:
-    """``v = F^-1(sigmoid(score))``: a family is a pair of functions.
+    """``v = F^-1(sigmoid(score))`` in closed form, increasing.
+
+    A family is a pair of functions.
 
     Args:
         parameter: a parameter of the family, whose dtype and device the noise has.
@@ -114,7 +116,8 @@ def _pareto_shape(fn: Any) -> tuple[Tensor, Tensor]:
     return flat, torch.where(flat, 1.0, fn.concentration)
 
 
-def _general_pareto_hazard(fn: Any, value: Tensor) -> Tensor:
+def general_pareto_hazard(fn: Any, value: Tensor) -> Tensor:
+    """``-log S(value)`` of a generalised Pareto law, whatever the dtype."""
     flat, shape = _pareto_shape(fn)
     z = (value - fn.loc) / fn.scale
     return torch.where(flat, z, torch.log1p(shape * z) / shape)
@@ -140,6 +143,15 @@ def _asymmetric_laplace_value(fn: Any, score: Tensor) -> Tensor:
     side = torch.where(below, fn.left_scale, fn.right_scale)
     distance = side * (torch.log(side / total) + softplus(torch.where(below, -score, score)))
     return fn.loc + torch.where(below, -distance, distance)  # type: ignore[no-any-return]
+
+
+def _skew_logistic_score(fn: Any, value: Tensor) -> Tensor:
+    log_cdf = -fn.asymmetry * softplus((fn.loc - value) / fn.scale)
+    return log_cdf - log1mexp(log_cdf)  # type: ignore[no-any-return]
+
+
+def _skew_logistic_value(fn: Any, score: Tensor) -> Tensor:
+    return fn.loc - fn.scale * inverse_softplus(softplus(-score) / fn.asymmetry)  # type: ignore[no-any-return]
 
 
 def _tilt(fn: Any) -> Tensor:
@@ -193,6 +205,7 @@ _FAMILIES: dict[type, InverseCDF] = {
     dist.AsymmetricLaplace: InverseCDF(
         "loc", score=_asymmetric_laplace_score, value=_asymmetric_laplace_value
     ),
+    dist.SkewLogistic: InverseCDF("loc", score=_skew_logistic_score, value=_skew_logistic_value),
     torch.distributions.ContinuousBernoulli: InverseCDF(
         "_param", score=_continuous_bernoulli_score, value=_continuous_bernoulli_value
     ),
@@ -207,7 +220,7 @@ _FAMILIES: dict[type, InverseCDF] = {
 
 if hasattr(torch.distributions, "GeneralizedPareto"):  # younger than the oldest torch allowed
     _FAMILIES[torch.distributions.GeneralizedPareto] = _by_hazard(
-        "scale", hazard=_general_pareto_hazard, value=_general_pareto_value
+        "scale", hazard=general_pareto_hazard, value=_general_pareto_value
     )
 
 for _family, _mechanism in _FAMILIES.items():

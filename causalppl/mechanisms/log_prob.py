@@ -13,6 +13,8 @@ from pyro.distributions.torch_distribution import ExpandedDistribution
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
+from .inverse_cdf import general_pareto_hazard
+from .inverses import ONE_WAY, applied, steps, undone
 from .logits import category_logits, given_as_probs, log_odds
 
 __all__ = ["exact_log_prob"]
@@ -113,11 +115,17 @@ def _masked(fn: Any, value: Tensor) -> Tensor:
 def _transformed(fn: Any, value: Tensor) -> Tensor:
     dims = len(fn.event_shape)
     total: Tensor | float = 0.0
-    for transform in reversed(fn.transforms):
-        source = transform.inv(value)
+    for transform in reversed(list(steps(fn.transforms))):
+        source = undone(transform, value)
+        if isinstance(transform, ONE_WAY):
+            applied(transform, source)  # the log determinant is kept from the last evaluation
         inner = transform.domain.event_dim
         dims += inner - transform.codomain.event_dim
-        total = total - _summed(transform.log_abs_det_jacobian(source, value), dims - inner)
+        log_det = transform.log_abs_det_jacobian(source, value)
+        log_det = _summed(
+            log_det, log_det.dim() - (source.dim() - inner)
+        )  # StackTransform does not
+        total = total - _summed(log_det, dims - inner)
         value = source
     return total + _summed(
         exact_log_prob(fn.base_dist, value), dims - len(fn.base_dist.event_shape)
@@ -162,6 +170,11 @@ def _poisson(fn: Any, value: Tensor) -> Tensor:
     return value * log_rate - fn.rate - torch.lgamma(value + 1)
 
 
+def _general_pareto(fn: Any, value: Tensor) -> Tensor:
+    # torch's own mixes dtypes in float64
+    return -torch.log(fn.scale) - (1 + fn.concentration) * general_pareto_hazard(fn, value)
+
+
 def _categorical(fn: Any, value: Tensor) -> Tensor:
     table = fn.probs if given_as_probs(fn) else category_logits(fn)
     shape = torch.broadcast_shapes(table.shape[:-1], value.shape)
@@ -204,6 +217,9 @@ _DENSITIES: dict[type, _Density] = {
     dist.Categorical: _categorical,
     torch.distributions.OneHotCategorical: _one_hot,
 }
+
+if hasattr(torch.distributions, "GeneralizedPareto"):  # younger than the oldest torch allowed
+    _DENSITIES[torch.distributions.GeneralizedPareto] = _general_pareto
 
 #: Densities that need no check of the support: it is done inside, or there is none.
 _COMPLETE = frozenset({_independent, _expanded, _masked, _unit, _categorical, _one_hot})

@@ -94,6 +94,9 @@ class MixtureOfFamily:
 def _taken(values: Tensor, index: Tensor, event_dims: int) -> Tensor:
     """The entries at ``index`` along the dimension before the event's."""
     dim = -1 - event_dims
+    values = values.expand(
+        (*index.shape, *values.shape[dim:])
+    )  # points do not have the noise's shape
     index = index.reshape((*index.shape, 1, *[1] * event_dims))
     index = index.expand(
         (*index.shape[:-event_dims], *values.shape[values.dim() - event_dims :])
@@ -137,13 +140,20 @@ class ZeroInflated:
         """Of zeros, the gate's share; then both noises."""
         for_cause, for_gate, idle, for_base = base
         odds = _gate_odds(fn)
-        with torch.no_grad():
-            # P(gate | 0) : P(not | 0) = p : (1 - p) P(base = 0)
-            closed = (value == 0) & (for_cause > exact_log_prob(fn.base_dist, value) - odds)
+        closed = value == 0
+        if _is_discrete(fn.base_dist):
+            with torch.no_grad():
+                # P(gate | 0) : P(not | 0) = p : (1 - p) P(base = 0)
+                closed = closed & (for_cause > exact_log_prob(fn.base_dist, value) - odds)
         gate = dist.Bernoulli(logits=odds, validate_args=False)
         score = mechanism_for(gate).abduct(gate, closed.to(odds.dtype), for_gate)
         found = _abduct(self.inner, fn.base_dist, value, for_base)
         return score, _select(closed, idle, found)
+
+
+def _is_discrete(fn: Any) -> bool:
+    """Whether values have probabilities rather than densities: a zero of a continuous law is the gate's."""
+    return bool(getattr(fn.support, "is_discrete", False))
 
 
 def _gate_odds(fn: Any) -> Tensor:

@@ -23,7 +23,9 @@ __all__ = ["NumericalCDF"]
 
 @dataclass(frozen=True)
 class NumericalCDF:
-    """``v = F^-1(sigmoid(score))``, increasing, by Newton's method; a family is a law and a change of coordinate.
+    """``v = F^-1(sigmoid(score))`` by Newton's method, increasing.
+
+    A family is a law and a change of coordinate.
 
     Args:
         parameter: a parameter of the family, whose dtype the values have and whose device the noise has.

@@ -8,7 +8,14 @@ from typing import Any
 from ..errors import NoMechanismError, closest_name, site_list
 from .protocol import Mechanism
 
-__all__ = ["mechanism_for", "mechanism_names", "register_mechanism", "register_wrapper"]
+__all__ = [
+    "all_registered",
+    "mechanism_for",
+    "mechanism_names",
+    "register_mechanism",
+    "register_wrapper",
+    "registered",
+]
 
 #: What a wrapper's entry computes: the mechanism of a composed distribution from those of its parts.
 WrapperRule = Callable[[Any, "str | None"], Mechanism]
@@ -66,6 +73,16 @@ def register_wrapper(distribution: type) -> Callable[[WrapperRule], WrapperRule]
         return rule
 
     return decorate
+
+
+def registered(distribution: type) -> dict[str, Mechanism]:
+    """The mechanisms registered for exactly this class, by name, the default first."""
+    return dict(_MECHANISMS.get(distribution, {}))
+
+
+def all_registered() -> list[tuple[type, list[Mechanism]]]:
+    """Every class with mechanisms of its own, and these."""
+    return [(family, list(named.values())) for family, named in _MECHANISMS.items()]
 
 
 def mechanism_names(distribution: type) -> list[str]:

@@ -9,12 +9,11 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from ..errors import NoMechanismError
 from .inverse_cdf import InverseCDF
 from .logistic import standard_logistic
 from .logits import category_logits, log_odds
-from .protocol import Mechanism, NoiseDistribution
-from .registry import register_mechanism, register_wrapper
+from .protocol import NoiseDistribution
+from .registry import register_mechanism
 from .special import GammaLaw
 
 __all__ = ["RelaxedGumbels"]
@@ -58,19 +57,6 @@ class RelaxedGumbels:
         shift = torch.logsumexp(-up_to_shift, -1) - log_gamma
         return up_to_shift + shift.unsqueeze(-1)
 
-
-def _straight_through(fn: Any, name: str | None) -> Mechanism:
-    raise NoMechanismError(
-        f"{type(fn).__name__} rounds its draws while its density is that of the unrounded value, so it has no mechanism; use "
-        "the relaxed family, or the discrete one"
-    )
-
-
-for _rounded in (
-    dist.RelaxedBernoulliStraightThrough,
-    dist.RelaxedOneHotCategoricalStraightThrough,
-):
-    register_wrapper(_rounded)(_straight_through)
 
 register_mechanism(torch.distributions.relaxed_categorical.ExpRelaxedCategorical, RelaxedGumbels())
 register_mechanism(

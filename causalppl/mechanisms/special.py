@@ -5,10 +5,12 @@ Beta, ``asinh(t / sqrt(df))`` for Student. A tail is then ``g(z)`` times an inte
 with ``phi`` convex near enough and ``phi(0) = 0``, which a fixed double-exponential rule gives to about 1e-10. It is made
 of elementary functions, so autograd gives derivatives in every parameter, and ``vmap`` and ``make_fx`` apply. Logs of
 tails are concave too, hence Newton's method for the inverse converges from the far side of the root without safeguards.
-Parameters and points are float64 and broadcast.
+Parameters and points are float64 and broadcast. With shape parameters from 1e-3 to 1e6, scores up to 700 come back to 1e-7 relative
+at the worst and values to 1e-10; below 1e-6 or beyond 1e12 Newton's method may fail.
 
 References:
     H. Takahasi, M. Mori (1974), Double exponential formulas for numerical integration.
+    H. Alzer (1997), On some inequalities for the incomplete gamma function.
     B. Laurent, P. Massart (2000), Adaptive estimation of a quadratic functional by model selection (Gamma's tail bound).
 """
 
@@ -37,7 +39,8 @@ def _rule(step: float) -> Rule:
 
 
 FINE, COARSE = _rule(0.1), _rule(0.25)
-_COARSE_STEPS, _FINE_STEPS = 14, 3
+_COARSE_STEPS, _FINE_STEPS = 8, 2
+_HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
 def _log_integral(phi: Callable[[Tensor], Tensor], scale: Tensor, rule: Rule) -> Tensor:
@@ -51,6 +54,18 @@ def _pair(log_tail: Tensor, left: Tensor) -> tuple[Tensor, Tensor]:
     """``(log F, log S)`` from the one that was integrated."""
     other = log1mexp(log_tail.clamp(max=-1e-300))
     return torch.where(left, log_tail, other), torch.where(left, other, log_tail)
+
+
+def _stirling(shape: Tensor) -> Tensor:
+    """What Stirling's formula lacks: ``lgamma(a) - (a - 1/2) log a + a - log(2 pi) / 2``, without cancellation for large ``a``."""
+    large = shape.clamp(min=8.0)
+    square = 1 / (large * large)
+    series = 1 / 1188 - square * 691 / 360360
+    for coefficient in (1 / 1680, 1 / 1260, 1 / 360, 1 / 12):
+        series = coefficient - square * series
+    small = shape.clamp(max=8.0)
+    direct = torch.lgamma(small) - (small - 0.5) * torch.log(small) + small - _HALF_LOG_2PI
+    return torch.where(shape < 8.0, direct, series / large)
 
 
 class LogConcaveLaw(ABC):
@@ -99,8 +114,11 @@ class GammaLaw(LogConcaveLaw):
     concentration: Tensor
 
     def log_density(self, z: Tensor) -> Tensor:
-        """``a z - exp(z) - log Gamma(a)``."""
-        return self.concentration * z - torch.exp(z) - torch.lgamma(self.concentration)
+        """``a z - exp(z) - log Gamma(a)``, measured from the mode: for large ``a`` the terms cancel."""
+        a = self.concentration
+        move = z - torch.log(a)
+        top = 0.5 * torch.log(a) - _HALF_LOG_2PI - _stirling(a)
+        return a * (move - torch.expm1(move)) + top
 
     def log_tails(self, z: Tensor, rule: Rule = FINE) -> tuple[Tensor, Tensor]:
         """Regularised incomplete gamma functions, in logs."""
@@ -118,10 +136,14 @@ class GammaLaw(LogConcaveLaw):
         return _pair(self.log_density(z) + _log_integral(phi, scale, rule), left)
 
     def outer(self, log_tail: Tensor, left: Tensor) -> Tensor:
-        """``F(x) <= x^a / Gamma(a + 1)`` and Laurent and Massart's bound."""
+        """``F(x) <= x^a / Gamma(a + 1)`` and Chernoff's bound; Laurent and Massart's, or Alzer's where ``a < 1``."""
         a = self.concentration
-        below = (log_tail + torch.lgamma(a + 1)) / a
+        near = torch.log1p(-torch.sqrt(-2 * log_tail / a).clamp(max=1.0)) + torch.log(a)
+        below = torch.maximum((log_tail + torch.lgamma(a + 1)) / a, near)
         above = torch.log(a + torch.sqrt(-2 * a * log_tail) - log_tail)
+        root = log1mexp(log_tail) / a.clamp(max=1.0)
+        steep = torch.where(root < -30.0, root, torch.log(-log1mexp(root.clamp(min=-30.0))))
+        above = torch.where(a < 1, torch.minimum(above, steep), above)
         return torch.where(left, below, above)
 
 
@@ -136,8 +158,14 @@ class BetaLaw(LogConcaveLaw):
         return torch.lgamma(self.a) + torch.lgamma(self.b) - torch.lgamma(self.a + self.b)
 
     def log_density(self, z: Tensor) -> Tensor:
-        """``a log x + b log(1 - x) - log B(a, b)``."""
-        return -self.a * softplus(-z) - self.b * softplus(z) - self._log_beta()
+        """``a log x + b log(1 - x) - log B(a, b)``, measured from the mode: for large parameters the terms cancel."""
+        a, b = self.a, self.b
+        move = z - torch.log(a / b)
+        down, share = torch.where(move > 0, b, a), torch.where(move > 0, b, a) / (a + b)
+        fall = -move.abs()
+        inner = down * fall - (a + b) * torch.log1p(share * torch.expm1(fall))
+        top = 0.5 * torch.log(a / (a + b) * b) - _HALF_LOG_2PI
+        return inner + top - _stirling(a) - _stirling(b) + _stirling(a + b)
 
     def log_tails(self, z: Tensor, rule: Rule = FINE) -> tuple[Tensor, Tensor]:
         """Regularised incomplete beta functions, in logs."""
@@ -157,11 +185,26 @@ class BetaLaw(LogConcaveLaw):
         return _pair(self.log_density(z) + _log_integral(phi, scale, rule), left)
 
     def outer(self, log_tail: Tensor, left: Tensor) -> Tensor:
-        """``F(x) <= (x / (1 - x))^a / (a B(a, b))``, and the mirror image."""
-        known = log_tail + self._log_beta()
-        below = (known + torch.log(self.a)) / self.a
-        above = -(known + torch.log(self.b)) / self.b
-        return torch.where(left, below, above)
+        """The least of three bounds, by symmetry for the right tail; the last of them is close but no bound where ``b < 1``."""
+        a, b = torch.where(left, self.b, self.a), torch.where(left, self.a, self.b)
+        # S(x) <= ((1 - x) / x)^b / (b B(a, b))
+        far = -(log_tail + self._log_beta() + torch.log(b)) / b
+        # Chernoff: S(x) <= exp(-(a + b) KL(p, x)) with KL(p, x) >= d^2 / (2 x) and >= d^2 / (2 (1 - p)) at x = p + d
+        rate, p, q = -log_tail / (a + b), a / (a + b), b / (a + b)
+        move = torch.minimum(
+            rate + torch.sqrt(rate * (rate + 2 * p)), torch.sqrt(2 * rate * q)
+        ).clamp(max=q)
+        near = torch.log(p + move) - torch.log(q - move)
+        bound = torch.minimum(torch.minimum(far, near), _steep(log_tail, a, b))
+        return torch.where(left, -bound, bound)
+
+
+def _steep(log_tail: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """The logit of ``x`` with ``1 - exp(log_tail) = (1 - (1 - x)^b)^a``; infinite where ``a >= 1``."""
+    root = log1mexp(log_tail) / a
+    log_rest = log1mexp(root.clamp(min=-30.0)) / b
+    logit = torch.where(root < -30.0, root - torch.log(b), log1mexp(log_rest) - log_rest)
+    return torch.where(a < 1, logit, torch.inf)
 
 
 @dataclass(frozen=True)
@@ -172,12 +215,14 @@ class StudentLaw(LogConcaveLaw):
 
     def _log_constant(self) -> Tensor:
         half = self.df / 2
-        return torch.lgamma(half + 0.5) - torch.lgamma(half) - 0.5 * math.log(math.pi)
+        ratio = half * torch.log1p(0.5 / half) + 0.5 * torch.log(half) - 0.5
+        return ratio + _stirling(half + 0.5) - _stirling(half) - 0.5 * math.log(math.pi)
 
     def log_density(self, z: Tensor) -> Tensor:
         """``-df log cosh z`` and the constant."""
         size = z.abs()
-        log_cosh = size + softplus(-2 * size) - math.log(2.0)
+        near = 0.5 * torch.log1p(torch.sinh(size.clamp(max=1.0)).square())
+        log_cosh = torch.where(size < 1, near, size + softplus(-2 * size) - math.log(2.0))
         return self._log_constant() - self.df * log_cosh
 
     def log_tails(self, z: Tensor, rule: Rule = FINE) -> tuple[Tensor, Tensor]:
@@ -194,7 +239,9 @@ class StudentLaw(LogConcaveLaw):
         return _pair(log_tail, z < 0)
 
     def outer(self, log_tail: Tensor, left: Tensor) -> Tensor:
-        """``cosh z >= exp(z) / 2``."""
+        """``S(z) <= cosh(z)^-df / 2``, and ``cosh z >= exp(z) / 2`` in the density."""
         known = self._log_constant() - torch.log(self.df) - log_tail
-        above = math.log(2.0) + known / self.df
+        log_cosh = ((-math.log(2.0) - log_tail) / self.df).clamp(min=0.0)
+        near = log_cosh + torch.log1p(torch.sqrt(-torch.expm1(-2 * log_cosh)))
+        above = torch.minimum(math.log(2.0) + known / self.df, near)
         return torch.where(left, -above, above)

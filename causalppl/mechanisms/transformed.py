@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import NoMechanismError
+from .inverses import applied, steps, undone
 from .protocol import Mechanism, NoiseDistribution
 from .registry import mechanism_for, register_wrapper
 
@@ -43,8 +43,8 @@ class Transformed:
     def forward(self, fn: Any, noise: Any) -> Tensor:
         """The base's value, transformed."""
         value = self.inner.forward(fn.base_dist, noise)
-        for transform in fn.transforms:
-            value = transform(value)
+        for transform in steps(fn.transforms):
+            value = applied(transform, value)
         return value
 
     def base(self, fn: Any) -> NoiseDistribution:
@@ -53,44 +53,32 @@ class Transformed:
 
     def abduct(self, fn: Any, value: Tensor, base: Any) -> Any:
         """The base's noise of the value that the transforms started from."""
-        for transform in reversed(fn.transforms):
-            value = transform.inv(value)
+        for transform in reversed(list(steps(fn.transforms))):
+            value = undone(transform, value)
         return self.inner.abduct(fn.base_dist, value, base)
 
 
-def _named(*names: str) -> tuple[type, ...]:
-    found = (getattr(transforms, prefix + name, None) for name in names for prefix in _PREFIXES)
-    return tuple(kind for kind in found if isinstance(kind, type))
-
-
-_PREFIXES = ("", "Conditioned")
-
-#: Flows whose inverse Pyro only looks up in a cache of what it has just computed.
-_ONE_WAY = _named(
-    "Planar", "Radial", "Sylvester", "Polynomial", "NeuralAutoregressive", "BlockAutoregressive"
-)
-
-
-def _parts(given: Iterable[Any]) -> Iterator[Any]:
-    for transform in given:
-        if isinstance(transform, torch.distributions.ComposeTransform):
-            yield from _parts(transform.parts)
-        else:
-            yield getattr(transform, "base_transform", transform)
+#: What to do about transforms that lose something, where there is more to say than to take another one.
+_ADVICE: dict[type, str] = {
+    transforms.AbsTransform: "use FoldedDistribution, whose mechanism draws the sign from its posterior",
+    transforms.SoftmaxTransform: "use StickBreakingTransform, which is bijective",
+}
 
 
 @register_wrapper(torch.distributions.TransformedDistribution)
 def _transformed(fn: Any, name: str | None) -> Mechanism:
-    for transform in _parts(fn.transforms):
-        if isinstance(transform, _ONE_WAY):
+    for transform in steps(fn.transforms):
+        inner = getattr(transform, "base_transform", transform)
+        if isinstance(inner, transforms.Sylvester):
             raise NoMechanismError(
-                f"{type(fn).__name__} applies {type(transform).__name__}, which Pyro can compute in one direction only, so "
-                "values cannot be abducted; use a spline, affine autoregressive or affine coupling transform"
+                f"{type(fn).__name__} applies Sylvester, which is not one-to-one for all of its parameters; use a planar, "
+                "spline, autoregressive or coupling transform"
             )
         if not transform.bijective:
+            advice = _ADVICE.get(type(inner), "use a bijective transform")
             raise NoMechanismError(
-                f"{type(fn).__name__} applies {type(transform).__name__}, which is not bijective, so the noise is no "
-                "function of the value; use a bijective transform, or register a mechanism for the class with "
+                f"{type(fn).__name__} applies {type(inner).__name__}, which is not bijective, so the noise is no "
+                f"function of the value; {advice}, or register a mechanism for the class with "
                 f"cp.register_mechanism({type(fn).__name__}, mechanism)"
             )
     return Transformed(mechanism_for(fn.base_dist, name))

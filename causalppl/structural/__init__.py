@@ -2,7 +2,8 @@
 
 from .evidence import Interval
 from .executors import Executor, settings
-from .form import SiteMessenger, StructuralForm
+from .form import StructuralForm
+from .site_messenger import SiteMessenger
 from .sites import Site
 
 __all__ = ["Executor", "Interval", "Site", "SiteMessenger", "StructuralForm", "settings"]

@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import EvidenceError, SupportError
+from ..errors import EvidenceError, ImpossibleEvidenceError, SupportError
 from ..interventions import cast_to, check_support, fit_shape
+from .intervals import constant_bounds
+from .sites import elements
 
 __all__ = ["Interval", "Known", "as_tensor", "fit_evidence", "hidden_entries", "read_evidence"]
 
@@ -22,7 +24,7 @@ class Interval:
 
     Args:
         low, high: numbers, arrays or tensors that broadcast to the site's shape, in the site's units. Infinite for an open
-            end; NaN where nothing is known of an entry.
+            end; NaN where nothing is known of an entry; equal where an entry is known.
 
     Raises:
         EvidenceError: an entry of ``low`` exceeds that of ``high``.
@@ -126,18 +128,7 @@ def fit_evidence(name: str, given: Any, fn: Any, like: Tensor, free: bool) -> Kn
         EvidenceError, ShapeError, SupportError: it does not fit the site.
     """
     if isinstance(given, Interval):
-        low, high = (
-            fit_shape(
-                name,
-                end.to(like.device, torch.promote_types(like.dtype, torch.float32)),
-                like.shape,
-                verb="evidence",
-            )
-            for end in (given.low, given.high)
-        )
-        low = torch.where(torch.isnan(low), -torch.inf, low)
-        high = torch.where(torch.isnan(high), torch.inf, high)
-        return Known(like, None, (low, high))
+        return _fit_interval(name, given, fn, like, free)
     value = as_tensor(name, given).to(like.device)
     if value.is_complex() and not like.is_complex():
         raise EvidenceError(
@@ -166,6 +157,54 @@ def fit_evidence(name: str, given: Any, fn: Any, like: Tensor, free: bool) -> Kn
     if not free:
         _check_completed(name, fn, completed, missing)
     return Known(completed, missing)
+
+
+def _fit_interval(name: str, given: Interval, fn: Any, like: Tensor, free: bool) -> Known:
+    """A range in the site's shape; an entry whose ends agree is a known one, and the others are missing within their range."""
+    wide = torch.promote_types(like.dtype, torch.float32)
+    ends = [
+        fit_shape(name, end.to(like.device, wide), like.shape, verb="evidence")
+        for end in (given.low, given.high)
+    ]
+    low = torch.where(torch.isnan(ends[0]), -torch.inf, ends[0])
+    high = torch.where(torch.isnan(ends[1]), torch.inf, ends[1])
+    if bool((torch.isinf(low) & (low == high)).any()):
+        raise EvidenceError(
+            f"evidence: both ends of the range of site {name!r} are the same infinity, which holds no number; give "
+            "cp.Interval(low, float('inf')) for an open end"
+        )
+    points = low == high
+    if free or not bool(points.any()):
+        if not free:
+            _check_range(name, fn, low, high)
+        return Known(like, None, (low, high))
+    if elements(fn) is None and not bool(points.all()):
+        raise EvidenceError(
+            f"evidence: the range of site {name!r} fixes some entries of {type(fn).__name__}, whose entries depend on each other; give "
+            "ranges for all of its entries, or single values and NaN"
+        )
+    known = fit_evidence(name, torch.where(points, low, torch.nan), fn, like, free)
+    if known.missing is None:
+        return known
+    _check_range(name, fn, low, high)
+    return Known(known.value, known.missing, (low, high))
+
+
+def _check_range(name: str, fn: Any, low: Tensor, high: Tensor) -> None:
+    """Refuse a range without a value of the site, as far as the family alone tells."""
+    law = elements(fn)
+    discrete = law is not None and bool(getattr(law.support, "is_discrete", False))
+    if discrete:  # the values of families with independent entries are whole numbers
+        low, high = low.ceil(), high.floor()
+    bottom, top = (-torch.inf, torch.inf) if law is None else constant_bounds(law)
+    outside = (low > top) | (high < bottom)
+    if not discrete:
+        outside = outside | ((low < high) & ((low == top) | (high == bottom)))
+    if bool((outside | (low > high)).any()):
+        raise ImpossibleEvidenceError(
+            f"evidence: the range of site {name!r} holds no value of its distribution {type(law).__name__} (support {law.support}); "
+            "give a range that meets the support"
+        )
 
 
 def _check_completed(name: str, fn: Any, completed: Tensor, missing: Tensor) -> None:

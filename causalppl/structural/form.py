@@ -9,8 +9,6 @@ from typing import Any
 
 import pyro.distributions as dist
 import torch
-from pyro.poutine.messenger import Messenger
-from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
@@ -24,12 +22,14 @@ from ..errors import (
 from ..interventions import natural_source, program_arguments, unknown_site
 from ..mechanisms import exact_log_prob
 from ..typing import Message, Noise, Program
+from .densities import log_probs
 from .dependencies import Dependencies, track
 from .evidence import fit_evidence, hidden_entries, read_evidence
 from .executors import Executor, without_validation
-from .intervals import draw_inside, has_quantiles, log_mass
+from .intervals import draw_inside, has_quantiles
 from .noise import draw, isolated_rng, keyed_seed
-from .sites import Site, elements, site_kind, site_mechanism, split_log_prob, unmasked
+from .site_messenger import SiteMessenger
+from .sites import Site, elements, site_kind, site_mechanism, unmasked
 from .state import ModuleState
 
 #: Key under which a row's latents carry the number of the row that they were drawn in.
@@ -37,61 +37,7 @@ ROW = "\x00row"
 #: How Pyro names the two halves of a site with ``obs_mask=``.
 _KNOWN, _UNKNOWN = "_observed", "_unobserved"
 
-__all__ = ["ROW", "SiteMessenger", "StructuralForm"]
-
-
-class SiteMessenger(Messenger):
-    """Gives every site its value by one rule, hidden from handlers outside the program."""
-
-    def __init__(self, rule: Callable[[Message], Tensor], form: StructuralForm) -> None:
-        super().__init__()
-        self.rule, self.form = rule, form
-        self.values: dict[str, Tensor] = {}
-        self.sizes: dict[str, int] = {}
-
-    def _process_message(self, msg: Message) -> None:  # type: ignore[override]
-        msg["stop"] = True
-        kind, name = msg["type"], msg["name"]
-        if kind == "param":
-            if name in self.form.params:
-                msg["value"], msg["done"] = self.form.params[name], True
-        elif kind == "sample":
-            if isinstance(msg["fn"], _Subsample):
-                self._indices(msg)
-                return
-            if name in self.values:
-                raise ProgramError(
-                    f"the program has two sites named {name!r}; give each its own name"
-                )
-            if name in self.form.halves:
-                msg["value"], msg["done"] = self.values[self.form.halves[name]], True
-                return
-            if name in self.form.restated:
-                msg["mask"] = None
-            if msg["value"] is None and site_kind(msg) == "deterministic":  # poutine.uncondition
-                msg["value"] = msg["fn"].sample()
-            value = self.rule(msg)
-            msg["value"], msg["done"] = value, True
-            if site_kind(msg) != "factor":
-                self.values[name] = value
-
-    def _indices(self, msg: Message) -> None:
-        """A subsample is the same in every run; a plate that takes all its units has the size that it asks for."""
-        name, fn = msg["name"], msg["fn"]
-        if self.sizes.setdefault(name, fn.size) != fn.size:
-            raise ProgramError(
-                f"the program has two plates named {name!r}, of sizes {self.sizes[name]} and {fn.size}; give each its own name"
-            )
-        part = fn.subsample_size is not None and fn.subsample_size < fn.size
-        known = self.form.indices.get(name)
-        if msg["value"] is None and known is not None and (part or len(known) == fn.size):
-            msg["value"] = known
-
-    def _postprocess_message(self, msg: Message) -> None:  # type: ignore[override]
-        if msg["type"] == "sample" and isinstance(msg["fn"], _Subsample):
-            self.form.indices.setdefault(msg["name"], msg["value"])
-        elif msg["type"] == "param" and msg["name"] not in self.form.params:
-            self.form.params[msg["name"]] = msg["value"].detach().clone()
+__all__ = ["ROW", "StructuralForm"]
 
 
 class StructuralForm:
@@ -175,6 +121,10 @@ class StructuralForm:
             return self.sites[self.halves[name]].value
         given = self._given_at(msg, kind)
         if given is not None:
+            if kind == "factor":
+                raise EvidenceError(
+                    f"evidence: {name!r} is a factor, which weighs the draws and has no value; leave it out"
+                )
             if infer.get("_intervened", False):
                 raise EvidenceError(
                     f"evidence: site {name!r} is set by a do, which removes its mechanism; leave it out of the "
@@ -182,9 +132,10 @@ class StructuralForm:
                 )
             free = kind == "deterministic"
             known = fit_evidence(name, given, fn, value if free else fn.sample(), free)
-            observed = not known.nothing and known.interval is None
-            value, interval = known.value, known.interval
-            missing = known.missing if observed else None
+            value, missing, interval = known.value, known.missing, known.interval
+            observed = not known.nothing and (interval is None or missing is not None)
+            if not observed:
+                missing = None
             if observed:
                 self.conditioned[name] = value
         elif value is None:
@@ -276,15 +227,34 @@ class StructuralForm:
 
     def _check_functions(self) -> None:
         """Point evidence on a function of continuous latents has no density."""
-        for name in [n for n in self.conditioned if self.sites[n].kind == "deterministic"]:
-            for parent in self.dependencies.ancestors(name):
-                site = self.sites.get(parent)
-                if site is not None and site.latent and not site.discrete:
-                    raise EvidenceError(
-                        f"evidence: site {name!r} is a deterministic function of the continuous latent site {parent!r}, so a "
-                        f"single value has probability zero; give a range, {{{name!r}: cp.Interval(low, high)}}, or make it a "
-                        "sample site with a narrow distribution"
-                    )
+        for name in self.conditioned:
+            if not self.sites[name].function:
+                continue
+            parent = self.continuous_ancestor(name)
+            if parent is not None:
+                raise EvidenceError(
+                    f"evidence: site {name!r} is a deterministic function of the continuous latent site {parent!r}, so a "
+                    f"single value has probability zero; give a range, {{{name!r}: cp.Interval(low, high)}}, or make it a "
+                    "sample site with a narrow distribution"
+                )
+
+    def continuous_ancestor(self, name: str, observed: bool = False) -> str | None:
+        """A continuous latent site that a site depends on, if there is one.
+
+        Args:
+            observed: whether one that is known counts too, as it does in worlds where it may have another value.
+        """
+        for parent in self.dependencies.ancestors(name):
+            site = self.sites.get(parent)
+            if (
+                site is not None
+                and site.kind == "sample"
+                and not site.discrete
+                and not site.function
+            ):
+                if site.latent or observed:
+                    return parent
+        return None
 
     # --- What is known --------------------------------------------------------------------------------------------
 
@@ -299,7 +269,7 @@ class StructuralForm:
     @cached_property
     def notes(self) -> tuple[str, ...]:
         """What a result says about its evidence."""
-        partly = [n for n, s in self.sites.items() if s.missing is not None]
+        partly = [n for n, s in self.sites.items() if s.missing is not None and s.interval is None]
         if not partly:
             return ()
         names = ", ".join(
@@ -391,14 +361,15 @@ class StructuralForm:
                 return self.given(msg, {**(fixed or {}), ROW: row})
             mechanism, fn, own = site.mechanism, msg["fn"], noise[name]
             assert mechanism is not None
-            if site.interval is not None and has_quantiles(mechanism, fn):
-                return draw_inside(mechanism, fn, site.interval, own)  # type: ignore[arg-type]
             if fn.shape() != site.fn.shape():
                 raise ProgramError(
                     f"site {name!r} has different shapes in different draws, {tuple(site.fn.shape())} and {tuple(fn.shape())}; pad it "
                     "in the program to the largest"
                 )
-            value = mechanism.forward(fn, own)
+            if site.interval is not None and has_quantiles(mechanism, fn):
+                value = draw_inside(mechanism, fn, site.interval, own)  # type: ignore[arg-type]
+            else:
+                value = mechanism.forward(fn, own)
             return value if site.missing is None else torch.where(site.missing, value, site.value)
 
         values = self.run(rule)
@@ -414,70 +385,8 @@ class StructuralForm:
     def log_probs(
         self, latents: Mapping[str, Tensor], units: tuple[int, ...] = (), simulated: bool = False
     ) -> dict[str, dict[str, Tensor]]:
-        """Log probabilities of one row, exact at 0 and 1: ``{"prior" | "evidence": {site: tensor}}``, in nats.
-
-        Each is summed over all batch dims but those in ``units`` (dims from the right); a site outside the units' plates
-        is summed to a scalar. Masks and scales weigh the evidence: a latent value has the law of its site.
-
-        Args:
-            simulated: the latents are from :meth:`simulate`, so a range weighs by its probability given the parents.
-        """
-        parts: dict[str, dict[str, Tensor]] = {"prior": {}, "evidence": {}}
-
-        def add(part: str, msg: Message, log_prob: Tensor) -> None:
-            dims = {f.dim for f in msg["cond_indep_stack"] if f.vectorized}
-            keep = dims.issuperset(units) and bool(units)
-            rest = [d for d in range(-log_prob.dim(), 0) if not keep or d not in units]
-            reduced = log_prob.sum(rest) if rest else log_prob
-            found = parts[part].get(msg["name"])
-            parts[part][msg["name"]] = reduced if found is None else found + reduced
-
-        def rule(msg: Message) -> Tensor:
-            value = self.given(msg, latents)
-            name, site = msg["name"], self.sites.get(msg["name"])
-            if site is not None and site.interval is not None:
-                add("evidence", msg, self._range_log_prob(site, msg["fn"], value, simulated))
-            if site_kind(msg) == "deterministic":
-                if name in self.conditioned:
-                    add("evidence", msg, self._equal_log_prob(name, msg["value"]))
-            elif site is not None and site.missing is not None:
-                lost, known = split_log_prob(msg["fn"], value, site.missing)
-                if name in latents:
-                    add("prior", msg, lost)
-                add("evidence", msg, _scaled(known, msg))
-            elif name in latents:
-                add(
-                    "prior",
-                    msg,
-                    exact_log_prob(
-                        unmasked(msg["fn"]) if site and site.masked else msg["fn"], value
-                    ),
-                )
-            else:
-                add("evidence", msg, _scaled(exact_log_prob(msg["fn"], value), msg, masked=True))
-            return value
-
-        self.run(rule)
-        return parts
-
-    @staticmethod
-    def _range_log_prob(site: Site, fn: Any, value: Tensor, simulated: bool) -> Tensor:
-        assert site.interval is not None
-        if site.kind == "sample" and simulated and has_quantiles(site.mechanism, fn):
-            assert site.mechanism is not None
-            log_prob = log_mass(site.mechanism, fn, site.interval)
-        else:
-            low, high = site.interval
-            log_prob = torch.where((value >= low) & (value <= high), 0.0, -torch.inf)
-        events = site.event_dim
-        return log_prob.sum(list(range(-events, 0))) if events else log_prob
-
-    def _equal_log_prob(self, name: str, natural: Tensor) -> Tensor:
-        value, missing = self.conditioned[name], self.sites[name].missing
-        near = (natural - value).abs() <= 1e-6 * value.abs() + 1e-8
-        if missing is not None:
-            near = near | missing
-        return torch.where(near, 0.0, -torch.inf)
+        """See :func:`~causalppl.structural.densities.log_probs`."""
+        return log_probs(self, latents, units, simulated)
 
     def check_evidence(self, latents: Mapping[str, Tensor]) -> None:
         """Refuse evidence of probability zero where nothing but these values could have led to it."""
@@ -487,15 +396,6 @@ class StructuralForm:
                     f"evidence: the value of site {name!r} has probability zero given its parents; check it against "
                     "the program"
                 )
-
-
-def _scaled(log_prob: Tensor, msg: Message, masked: bool = False) -> Tensor:
-    if masked and msg["mask"] is not None:
-        mask = torch.as_tensor(msg["mask"], device=log_prob.device)
-        log_prob = torch.where(mask, log_prob, torch.zeros_like(log_prob))
-    if isinstance(msg["scale"], float) and msg["scale"] == 1.0:
-        return log_prob
-    return log_prob * msg["scale"]  # type: ignore[no-any-return]
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

@@ -27,11 +27,12 @@ from ..interventions import (
     fit_shape,
     match,
     program_arguments,
+    take_subsamples,
     unknown_site,
 )
 from .form import StructuralForm
 
-__all__ = ["FACTUAL", "Group", "Question", "evaluation_order", "named_worlds"]
+__all__ = ["FACTUAL", "Group", "Question", "evaluation_order", "named_worlds", "source"]
 
 FACTUAL = "factual"
 
@@ -134,27 +135,34 @@ class Question:
         """Interventions by site name: checked, hard values cast and broadcast to their sites."""
         form, prepared = self.form, dict[str, Intervention]()
         hidden = set(form.halves.values())
+        settable = [n for n, s in form.sites.items() if s.kind != "factor"]
         for key in given:
             if isinstance(key, re.Pattern):
-                if not any(key.fullmatch(name) for name in form.sites):
-                    raise unknown_site("do", key.pattern, list(form.sites))
-            elif key not in form.sites:
+                if not any(key.fullmatch(name) for name in settable):
+                    raise unknown_site("do", key, settable)
+            elif key not in settable:
+                if key in form.sites:
+                    raise InterventionError(
+                        f"do: {key!r} is a factor, which weighs the draws and has no value to set; the sites that can be set are "
+                        f"{site_list(settable)}"
+                    )
                 # a site in a branch that the reference run did not take may show in another row
                 # or in this world: that it does is checked when the world has been run
                 if not (form.dependencies.hidden or self._elsewhere(key)):
                     raise unknown_site("do", key, list(form.sites), program_arguments(form.model))
                 prepared[key] = given[key]
         for name, site in form.sites.items():
-            intervention = match(given, name)
+            intervention = match(given, name) if site.kind != "factor" else None
             if intervention is None or (name in hidden and name not in given):
                 continue
+            indices = [
+                (f.dim - site.event_dim, f.full_size, form.indices[f.name])
+                for f in site.frames
+                if f.vectorized and f.full_size is not None and f.name in form.indices
+            ]
+            intervention = take_subsamples(intervention, indices)
             if isinstance(intervention, Hard):
                 value = cast_to(name, intervention.value.to(site.value.device), site.value.dtype)
-                indices = [
-                    (f.dim - site.event_dim, f.full_size, form.indices[f.name])
-                    for f in site.frames
-                    if f.vectorized and f.full_size is not None and f.name in form.indices
-                ]
                 fitted = fit_shape(name, value, site.value.shape, indices)
                 if site.kind == "sample":  # a number is checked once, not once a unit
                     alone = value.dim() == 0 and site.fn.event_dim == 0
@@ -168,7 +176,8 @@ class Question:
         by_sites: dict[frozenset[str], list[str]] = {}
         groups = []
         for world, given in self.worlds.items():
-            if all(isinstance(i, Hard) and n in self.form.sites for n, i in given.items()):
+            hard = all(isinstance(i, Hard) and n in self.form.sites for n, i in given.items())
+            if given and hard:  # a world without interventions has no values to stack
                 by_sites.setdefault(frozenset(given), []).append(world)
             else:
                 groups.append(Group([world], other=dict(given)))

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import warnings
+from pathlib import Path
 
-from . import harness, worlds_against_torch
+from . import abduction_against_torch, cost_curves, harness, worlds_against_torch
 
-_MODULES = {module.NAME: module for module in (worlds_against_torch,)}
+_MODULES = {
+    module.NAME: module for module in (worlds_against_torch, abduction_against_torch, cost_curves)
+}
+_FIGURE = Path(__file__).parents[2] / "docs" / "figures" / "cost_curves.png"
 
 
 def main() -> None:
@@ -29,19 +33,27 @@ def main() -> None:
         parser.error(f"no benchmark {unknown[0]!r}; there are {', '.join(_MODULES)}")
     warnings.simplefilter("ignore")
     for name in chosen.names or _MODULES:
-        module = _MODULES[name]
-        rows: list[harness.Row] = []
-        notes: dict[str, None] = {}
-        for make in module.cases(chosen.quick):
-            if chosen.match not in make.name:
-                continue
-            case = make.build()
-            notes.update(dict.fromkeys(case.skipped))
-            rows += harness.measure(case, 1.5 if chosen.quick else chosen.seconds)
-            print(f"{case.name}: done", flush=True)
-        print(harness.report(module.TITLE, rows, list(notes)))
-        if not (chosen.quick or chosen.match):
-            harness.save(module.NAME, module.TITLE, rows, list(notes))
+        run(name, chosen.match, 1.5 if chosen.quick else chosen.seconds, chosen.quick)
+
+
+def run(name: str, match: str, seconds: float, quick: bool) -> None:
+    """One benchmark: measured, printed and, if it is complete, saved."""
+    module = _MODULES[name]
+    rows: list[harness.Row] = []
+    notes: dict[str, None] = {}
+    for task in module.cases(quick):
+        if match not in task.name:
+            continue
+        case = task.build()
+        notes.update(dict.fromkeys(case.skipped))
+        rows += harness.measure(case, seconds)
+        print(f"{case.name}: done", flush=True)
+    extra = cost_curves.exponents(rows) if module is cost_curves else []
+    print(harness.report(module.TITLE, rows, list(notes), extra))
+    if not (quick or match):
+        harness.save(module.NAME, module.TITLE, rows, list(notes), extra)
+        if module is cost_curves:
+            cost_curves.figure(rows, _FIGURE)
 
 
 if __name__ == "__main__":

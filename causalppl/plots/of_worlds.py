@@ -1,6 +1,5 @@
 """Pictures of worlds: what happened beside what would have happened, and the difference with its uncertainty.
 
-Axes in, axes out: a picture is drawn into the matplotlib axes that it is given, so that it fits into any figure.
 Worlds differ in colour, line style, hatching and marker, never in colour alone, so that pictures survive print and
 colour-blind readers. Individuals stand in rows under the population, on the same horizontal axis.
 """
@@ -8,45 +7,27 @@ colour-blind readers. Individuals stand in rows under the population, on the sam
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from .errors import ShapeError, UnknownWorldError, closest_name, site_list
+from ..errors import ShapeError, UnknownWorldError, closest_name, site_list
+from .looks import LOOKS, Look, new_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from xarray import DataArray
 
-    from .results import Worlds
+    from ..results import Worlds
 
 __all__ = ["contrast", "worlds"]
 
 Array = npt.NDArray[np.float64]
 
 
-class _Look(NamedTuple):
-    """How one world is drawn."""
-
-    colour: str
-    line: str
-    marker: str
-    hatch: str
-
-
-#: The colours of M. Okabe and K. Ito (2008), "Color Universal Design", ordered so that their lightness differs too.
-_LOOKS = (
-    _Look("#000000", "-", "o", ""),
-    _Look("#D55E00", "--", "s", "///"),
-    _Look("#56B4E9", "-.", "D", "..."),
-    _Look("#009E73", ":", "^", "xxx"),
-    _Look("#CC79A7", "-", "v", "\\\\\\"),
-    _Look("#E69F00", "--", "P", "+++"),
-    _Look("#0072B2", "-.", "X", "ooo"),
-)
 #: How a difference between two worlds is drawn: unlike any of the first worlds.
-_DIFFERENCE = _Look("#0072B2", "-", "o", "///")
+_DIFFERENCE = Look("#0072B2", "-", "o", "///")
 _MOST_CATEGORIES = 12
 _MOST_BINS = 60
 #: Heights are in parts of the population's height.
@@ -110,8 +91,8 @@ def worlds(
         raise UnknownWorldError(
             f"plots: none of the worlds {site_list(names)} has the site {site!r}"
         )
-    looks = {name: _LOOKS[i % len(_LOOKS)] for i, name in enumerate(names)}
-    axes = _new_axes() if ax is None else ax
+    looks = {name: LOOKS[i % len(LOOKS)] for i, name in enumerate(names)}
+    axes = new_axes() if ax is None else ax
 
     categories = _categories(draws.values())
     if categories is None:
@@ -183,7 +164,7 @@ def contrast(
         raise UnknownWorldError(
             f"plots: site {site!r} is not in both worlds, {treated!r} and {control!r}"
         )
-    axes = _new_axes() if ax is None else ax
+    axes = new_axes() if ax is None else ax
 
     population = draws.mean(axis=1) if plate else draws
     categories = None if plate else _categories([population])
@@ -201,12 +182,6 @@ def contrast(
     axes.set_xlabel(f"{site}: {treated} minus {control}" if label is None else label)
     axes.legend(frameon=False, fontsize="small", loc="upper left")
     return axes
-
-
-def _new_axes() -> Axes:
-    import matplotlib.pyplot as plt
-
-    return plt.subplots(layout="constrained")[1]
 
 
 def _known_worlds(result: Worlds, names: Sequence[str]) -> tuple[str, ...]:
@@ -265,7 +240,7 @@ def _interval(values: Array, level: float) -> tuple[float, float]:
 
 
 def _draw_densities(
-    axes: Axes, samples: Mapping[str, Array], looks: Mapping[str, _Look], legend: bool = True
+    axes: Axes, samples: Mapping[str, Array], looks: Mapping[str, Look], legend: bool = True
 ) -> None:
     """Histograms on common bins, as outlines; a sample that does not vary is a vertical line."""
     constant = {
@@ -305,7 +280,7 @@ def _bin_edges(samples: Sequence[Array]) -> Array:
 
 
 def _draw_bars(
-    axes: Axes, draws: Mapping[str, Array], categories: Array, looks: Mapping[str, _Look]
+    axes: Axes, draws: Mapping[str, Array], categories: Array, looks: Mapping[str, Look]
 ) -> None:
     """The share of each value in each world, worlds side by side."""
     gap = float(np.diff(categories).min()) if len(categories) > 1 else 1.0
@@ -322,7 +297,7 @@ def _draw_bars(
 
 
 def _draw_unit(
-    axes: Axes, values: Array, height: float, categories: Array | None, look: _Look, level: float
+    axes: Axes, values: Array, height: float, categories: Array | None, look: Look, level: float
 ) -> None:
     """One individual in one world."""
     style: dict[str, Any] = {

@@ -1,0 +1,19 @@
+"""Whether an answer may be trusted: calibration on simulated worlds, coverage, predictive checks, convergence."""
+
+from .calibration import simulation_based_calibration
+from .calibration_result import Calibration
+from .coverage import coverage
+from .predictive import posterior_predictive
+from .reliability import summary
+from .uniformity import Band, ecdf_band, uniformity_p_value
+
+__all__ = [
+    "Band",
+    "Calibration",
+    "coverage",
+    "ecdf_band",
+    "posterior_predictive",
+    "simulation_based_calibration",
+    "summary",
+    "uniformity_p_value",
+]
