@@ -98,7 +98,7 @@ class FiniteModel:
         self._dtypes: dict[str, torch.dtype] = {}
         self._tables: dict[tuple[str, tuple[float, ...]], Conditional | float] = {}
         for site in form.sites.values():
-            why = obstacle(site) if self.relevance is None or site.name in relevance.laws else None
+            why = obstacle(site) if self._needs(site.name) else None
             if why is not None:
                 raise NotFinite(why)
         reference = self.run({}, complete=True)
@@ -275,6 +275,9 @@ class FiniteModel:
         if known is not None and known.kind == "sample":
             check_support("do", site, known.fn, found)
         return float(found)
+
+    def _needs(self, name: str) -> bool:
+        return self.relevance is None or name in self.relevance.laws
 
     def _held(self, name: str) -> bool:
         """Whether the site is only ever set, so that its own law is not looked at."""

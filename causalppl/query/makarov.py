@@ -66,7 +66,9 @@ class Scaled:
         if self.law.discrete:
             return self.factor * self.law.atoms()
         tail = np.geomspace(TAIL, 1e-3, _TAIL_POINTS)
-        found = self.law.quantile(np.concatenate([tail, np.linspace(1e-3, 1 - 1e-3, _POINTS), 1 - tail]))
+        found = self.law.quantile(
+            np.concatenate([tail, np.linspace(1e-3, 1 - 1e-3, _POINTS), 1 - tail])
+        )
         return self.factor * found[np.isfinite(found)]
 
     def _value(self, a: Floats) -> Floats:
@@ -112,7 +114,11 @@ def _least(a: Scaled, b: Scaled, operator: Operator, s: float) -> tuple[float, b
     discrete = a.law.discrete and b.law.discrete
     alike = a.law.discrete == b.law.discrete
     if operator in ("=", "!="):
-        return _least_equal(a, b, operator, s) if discrete else _least_equal_continuous(a, b, operator, s)
+        return (
+            _least_equal(a, b, operator, s)
+            if discrete
+            else _least_equal_continuous(a, b, operator, s)
+        )
 
     def together(x: Floats) -> Floats:
         if operator in ("<", "<="):

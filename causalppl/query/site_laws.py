@@ -98,7 +98,9 @@ class SiteLaws:
             if site_kind(msg) == "factor":
                 return msg["value"]  # type: ignore[no-any-return]
             own: Tensor = self._form.sites[name].value
-            return torch.tensor(parents[name], dtype=torch.float64).to(own) if name in parents else own
+            return (
+                torch.tensor(parents[name], dtype=torch.float64).to(own) if name in parents else own
+            )
 
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             self._form.run(rule)
@@ -141,7 +143,9 @@ _FAMILIES: dict[str, Callable[[Any, Any], Any]] = {
     "Cauchy": _location_scale("cauchy"),
     "Gumbel": _location_scale("gumbel_r"),
     "Logistic": _location_scale("logistic"),
-    "LogNormal": lambda stats, fn: stats.lognorm(_number(fn.scale), scale=math.exp(_number(fn.loc))),
+    "LogNormal": lambda stats, fn: stats.lognorm(
+        _number(fn.scale), scale=math.exp(_number(fn.loc))
+    ),
     "HalfNormal": lambda stats, fn: stats.halfnorm(scale=_number(fn.scale)),
     "HalfCauchy": lambda stats, fn: stats.halfcauchy(scale=_number(fn.scale)),
     "Exponential": lambda stats, fn: stats.expon(scale=1 / _number(fn.rate)),
@@ -152,9 +156,7 @@ _FAMILIES: dict[str, Callable[[Any, Any], Any]] = {
     "Pareto": lambda stats, fn: stats.pareto(_number(fn.alpha), scale=_number(fn.scale)),
     "Gamma": lambda stats, fn: stats.gamma(_number(fn.concentration), scale=1 / _number(fn.rate)),
     "Beta": lambda stats, fn: stats.beta(_number(fn.concentration1), _number(fn.concentration0)),
-    "StudentT": lambda stats, fn: stats.t(
-        _number(fn.df), _number(fn.loc), _number(fn.scale)
-    ),
+    "StudentT": lambda stats, fn: stats.t(_number(fn.df), _number(fn.loc), _number(fn.scale)),
     "FisherSnedecor": lambda stats, fn: stats.f(_number(fn.df1), _number(fn.df2)),
     "Poisson": lambda stats, fn: stats.poisson(_number(fn.rate)),
     # failures before the first success; scipy counts trials

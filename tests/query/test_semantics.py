@@ -167,7 +167,7 @@ def ternary(rows=((0.2, 0.3, 0.5), (0.5, 0.3, 0.2)), **infer):
 
 
 def test_a_default_coupling_that_matters_is_named():
-    with pytest.warns(cp.errors.CouplingWarning, match=r"'y' \(gumbel_max; also inverse_cdf\).*sensitivity.*cp.bounds"):  # fmt: skip
+    with pytest.warns(cp.errors.CouplingWarning, match=r"'y' \(gumbel_max; also inverse_cdf, .*sensitivity.*cp.bounds"):  # fmt: skip
         estimate = cp.query("P(y[x=1] = 0 | x=0, y=1)", ternary())()
     assert estimate.diagnostics.mechanisms == {"y": "gumbel_max"}
 
