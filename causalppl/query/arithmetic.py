@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..errors import QueryError
-from .terms import Arithmetic, Comparison, Expression, Number, Outcome
+from .terms import Arithmetic, Comparison, Expression, Number, Outcome, parts
 
 __all__ = ["check_finite", "compute", "divides_by_zero", "holds"]
 
@@ -66,11 +66,12 @@ def divides_by_zero(text: str) -> QueryError:
     )
 
 
-def check_finite(value: Any, text: str) -> None:
+def check_finite(value: Any, query: Expression, text: str) -> None:
     """Refuse a value that a division by zero has made infinite or undefined.
 
     Raises:
-        QueryError: the text divides, and the value is not finite.
+        QueryError: the query divides, and the value is not finite.
     """
-    if "/" in text and not bool(torch.isfinite(torch.as_tensor(value)).all()):
+    divides = any(isinstance(p, Arithmetic) and p.operator == "/" for p in parts(query))
+    if divides and not bool(torch.isfinite(torch.as_tensor(value)).all()):
         raise divides_by_zero(text)

@@ -59,7 +59,7 @@ def query(
         a callable that takes the program's own arguments and returns an :class:`~causalppl.query.estimate.Estimate`.
 
     Raises:
-        QueryError: the text cannot be read, or asks what the program cannot answer.
+        QueryError: the text cannot be read, asks what the program cannot answer, or divides by zero.
         UnknownSiteError: a name is no site.
         EvidenceError: a condition on a site which the same world's ``do`` sets.
         ImpossibleEvidenceError: a condition of probability zero.

@@ -64,7 +64,7 @@ def exact_answer(
 
     value, interval = answer(Fresh(0, model.form.seed))
     error, notes = 0.0, list(scope.notes(terms.values()))
-    check_finite(value, text)
+    check_finite(value, query, text)
     if coupled.sampled:
         more = [answer(Fresh(b, model.form.seed))[0] for b in range(1, BATCHES)]
         batches = np.array([value, *more])
