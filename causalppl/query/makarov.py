@@ -4,9 +4,10 @@ With :math:`\{A < x\} \cap \{B \le s - x\} \subset \{A + B < s\}`,
 
 .. math:: P(A + B < s) \ge \sup_x \max(P(A \le x) + P(B < s - x) - 1, 0),
 
-and no more can be said: the infimum over couplings is this supremum, by Strassen's theorem. The least probability of each other
-comparison is of the same form, the greatest one minus the least of its complement. Any ``x`` gives a valid bound, so that what the
-search for the best one misses can make a range wider, never wrong.
+and no more can be said: the infimum over couplings is this supremum, by Strassen's theorem (approached rather than attained where a
+law has no atoms and equality counts). The least probability of each other comparison is of the same form, the greatest one minus the
+least of its complement. Any ``x`` gives a valid bound, so that what the search for the best one misses can make a range wider, never
+wrong.
 
 References:
     G. Makarov (1981), Estimates for the distribution function of a sum of two random variables when the marginal distributions are fixed.
@@ -112,7 +113,6 @@ def compared_alone(a: Scaled, operator: Operator, s: float) -> float:
 
 def _least(a: Scaled, b: Scaled, operator: Operator, s: float) -> tuple[float, bool]:
     discrete = a.law.discrete and b.law.discrete
-    alike = a.law.discrete == b.law.discrete
     if operator in ("=", "!="):
         return (
             _least_equal(a, b, operator, s)
@@ -132,7 +132,7 @@ def _least(a: Scaled, b: Scaled, operator: Operator, s: float) -> tuple[float, b
     best = float(values.max(initial=0.0))
     if not discrete:
         best = max(best, _refined(together, points, values))
-    return min(1.0, best), alike
+    return min(1.0, best), True
 
 
 def _refined(together: object, points: Floats, values: Floats) -> float:
@@ -164,7 +164,7 @@ def _least_equal_continuous(
 ) -> tuple[float, bool]:
     """Without atoms equality can be avoided; how much of it there can be is bounded by the distance of the laws."""
     if operator == "=":
-        return 0.0, not (a.law.discrete or b.law.discrete)
+        return 0.0, True
     if a.law.discrete or b.law.discrete:
         return 1.0, True
     x = np.unique(np.concatenate([a.points(), s - b.points()]))

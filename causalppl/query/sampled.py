@@ -49,6 +49,8 @@ def sampled_answer(
     sampler = _Sampler(form, arrows, scope, method, num_samples)
     sums = {term: sampler.term(resolved) for term, resolved in terms.items()}
     value, interval, error, draws = summarise(query, sums)
+    for term, own in sums.items():
+        check_finite(own.ratio(tuple(range(own.weight.dim()))), term, terms[term].text)
     check_finite(value, query, text)
     coupled = [sampler.coupled(resolved) for resolved in terms.values()]
     names = {n: getattr(form.sites[n].mechanism, "name", "?") for found in coupled for n in found}

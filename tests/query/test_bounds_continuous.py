@@ -214,6 +214,7 @@ def test_marginal_events_have_one_value():
         ("P(y > 0.3 | do(x=1))", stats.norm.sf(0.3, 1)),
         ("P(x=1 | y > 0.3)", 0.5 * stats.norm.sf(0.3, 1) / mixture),
         ("P(x=1 | y = 0.3)", stats.norm.pdf(0.3, 1) / (stats.norm.pdf(0.3, 1) + stats.norm.pdf(0.3))),
+        ("P(1 - y > 0.3)", 0.5 * stats.norm.cdf(0.7, 1) + 0.5 * stats.norm.cdf(0.7)),
         ("P(y > x)", 0.5 * stats.norm.sf(1, 1) + 0.25),
         ("P(y = 0.3)", 0.0),
         ("E[y]", 0.5),
@@ -274,6 +275,9 @@ def everything():
     with pyro.plate("units", 3):
         pyro.sample("p", dist.Exponential(1.0 + x))
     pyro.deterministic("d", y + w)
+    pyro.sample("t", dist.Normal(x, 1.0))
+    pyro.sample("c", dist.Uniform(x - 1.0, x + 1.0).to_event(0).mask(torch.tensor(True)))
+    pyro.sample("n", dist.Poisson(1.0 + x))
 
 
 @pytest.mark.parametrize(
@@ -290,6 +294,13 @@ def everything():
         ("P(d > 0)", 0.0, 1.0),
         ("1 + 2 * P(d > 0)", 1.0, 3.0),
         ("P(w[x=1] > w[x=0], w > 0)", 0.0, 1.0),
+        ("P(x=1) + P(d > 0)", 0.5, 1.5),  # one term is known
+        ("E[t | t > 0]", -math.inf, math.inf),
+        ("P(t[x=1] > t[x=0], t[x=1] > 0)", 0.0, 1.0),
+        ("P(t > x, t < x + 1)", 0.0, 1.0),
+        ("P(x=1 | t=0.5, t=0.5)", 0.0, 1.0),
+        ("E[c]", -math.inf, math.inf),
+        ("E[n | n > x]", 0.0, math.inf),
     ],
 )
 def test_valid_bounds_where_nothing_is_known(text, low, high):
@@ -326,6 +337,50 @@ def test_a_monotone_open_site_is_not_called_sharp():
     found = cp.bounds("P(y[x=1] > 1, y[x=0] < 0)", additive(), assume={"y": "monotone"})()
     assert free.low <= found.low <= found.high <= free.high
     assert not found.sharp
+
+
+def test_equality_of_continuous_values():
+    # it can be avoided, and hold at most where the densities overlap
+    found = cp.bounds("P(y[x=1] = y[x=0])", additive())()
+    assert found.low == 0.0
+    assert found.high == pytest.approx(2 * stats.norm.sf(0.5), abs=1e-5)
+    assert not found.sharp
+
+
+def test_values_of_two_sites_are_compared_without_their_independence():
+    def model():
+        x = pyro.sample("x", dist.Bernoulli(0.5))
+        pyro.sample("y", dist.Normal(x, double(1.0)))
+        pyro.sample("w", dist.Normal(double(0.0), double(1.0)))
+
+    found = cp.bounds("P(y[x=1] > w)", model)()
+    assert found.low == pytest.approx(2 * stats.norm.cdf(0.5) - 1, abs=1e-9)
+    assert stats.norm.cdf(math.sqrt(0.5)) in found
+    assert not found.sharp
+
+
+def test_probable_counts_have_to_be_equal_at_times():
+    one, two = law_of(dist.Poisson(double(0.1))), law_of(dist.Poisson(double(0.2)))
+    low, _, sharp = compared(Scaled(one, 1.0), Scaled(two, -1.0), "=", 0.0)
+    assert low == pytest.approx(math.exp(-0.1) + math.exp(-0.2) - 1, abs=1e-12)
+    assert sharp
+
+
+def test_scaled_counts_are_compared_as_integers():
+    one, two = law_of(dist.Poisson(double(2.0))), law_of(dist.Poisson(double(1.0)))
+    for operator in OPERATORS:
+        whole = compared(Scaled(one, 1.0), Scaled(two, -1.0), operator, 3.0)
+        tenth = compared(Scaled(one, 0.1), Scaled(two, -0.1), operator, 0.3)
+        assert tenth == pytest.approx(whole, abs=1e-12)
+
+
+def test_three_responses_in_a_circle_and_no_pair_both_ways():
+    def model():
+        x = pyro.sample("x", dist.Bernoulli(0.5))
+        m = pyro.sample("m", dist.Categorical(double([[0.5, 0.5, 0.0], [0.0, 0.5, 0.5]])[x.long()]))
+        return pyro.sample("y", dist.Normal(1.0 * m, 1.0))
+
+    assert not cp.bounds("P(y[x=1] > y[x=0])", model)().sharp
 
 
 def test_three_responses_in_a_circle_are_not_called_sharp():

@@ -142,6 +142,15 @@ def test_parameters_of_the_units_are_left_out_where_they_do_not_matter():
     near(sampled("P(kind=1)", coupled, y), odds / (1 + odds))
 
 
+def test_parameters_that_were_named_matter():
+    def model():
+        pyro.sample("mu", dist.Normal(0.0, 1.0))
+        return pyro.sample("x", dist.Bernoulli(double(0.5)))
+
+    assert exactly("P(x=1)", model) == 0.5
+    near(sampled("P(x=1)", model, parameters=["mu"]), 0.5)
+
+
 def test_factors_matter_where_the_observed_unit_is_asked():
     def model():
         x = pyro.sample("x", dist.Bernoulli(double(0.5)))
@@ -227,3 +236,12 @@ def test_tables_hold_what_matters_only():
     model = FiniteModel(form, relevance([Outcome("train")], arrows))
     assert model.nodes == ("offer", "train")
     assert model.conditional("train", {"offer": 1.0}).probabilities == pytest.approx((0.2, 0.8))
+
+
+def test_tables_of_a_program_whose_values_python_sees_are_whole():
+    def model():
+        x = pyro.sample("x", dist.Bernoulli(0.5))
+        return pyro.sample("y", dist.Bernoulli([0.1, 0.4][int(x)]))
+
+    form = StructuralForm(model, (), {}, None, 0)
+    assert FiniteModel(form, relevance([Outcome("x")], {"x": ()})).nodes == ("x", "y")
