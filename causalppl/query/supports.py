@@ -43,7 +43,7 @@ def _support(site: Site, has_parents: bool) -> Interval:
         return _ANYTHING
     fn = unwrapped(site.fn)
     support: Any = getattr(type(fn), "support", None)
-    if not isinstance(support, constraints.Constraint):
+    if isinstance(support, property) or not isinstance(support, constraints.Constraint):
         if has_parents:
             return _ANYTHING
         support = getattr(fn, "support", None)
