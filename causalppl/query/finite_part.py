@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -58,23 +59,18 @@ class FinitePart:
         known = range_of(resolved.term, self._form, self._arrows)
         term = resolved.term
         if resolved.rung == 3:
-            # what is observed of the unit; factors and values without a number weigh it in ways that tables do not tell
+            # what is observed of the unit; factors weigh it in ways that tables do not tell
             if any(s.kind == "factor" for s in self._form.sites.values()):
                 return Meaning(known)
-            data = dict(self._observed())
-            if any(value is None for value in data.values()):
-                return Meaning(known)
-            told = (
-                Comparison(Outcome(n), "=", Number(v)) for n, v in data.items() if v is not None
-            )
+            told = (Comparison(Outcome(n), "=", Number(v)) for n, v in self._observed())
             term = replace(term, given=(*term.given, *told))
         return self._reader.meaning(term, known)
 
-    def _observed(self) -> Iterator[tuple[str, float | None]]:
-        """Observed sites and their values, ``None`` where one is no number."""
+    def _observed(self) -> Iterator[tuple[str, float]]:
+        """Observed sites and their values; NaN for those without one number, which no table has anyway."""
         for name, site in self._form.sites.items():
             if site.observed and site.kind == "sample":
-                yield name, float(site.value) if not site.value.dim() else None
+                yield name, float(site.value) if not site.value.dim() else math.nan
 
     def compared(self) -> tuple[str, ...]:
         """Open sites whose values were compared with each other."""

@@ -278,6 +278,7 @@ def everything():
     pyro.sample("t", dist.Normal(x, 1.0))
     pyro.sample("c", dist.Uniform(x - 1.0, x + 1.0).to_event(0).mask(torch.tensor(True)))
     pyro.sample("n", dist.Poisson(1.0 + x))
+    pyro.sample("r", dist.Uniform(2.0, 3.0))
 
 
 @pytest.mark.parametrize(
@@ -300,6 +301,7 @@ def everything():
         ("P(t > x, t < x + 1)", 0.0, 1.0),
         ("P(x=1 | t=0.5, t=0.5)", 0.0, 1.0),
         ("E[c]", -math.inf, math.inf),
+        ("E[r * r]", 4.0, 9.0),
         ("E[n | n > x]", 0.0, math.inf),
     ],
 )
@@ -330,6 +332,17 @@ def test_factors_and_values_that_python_sees():
 def test_sites_that_do_not_matter_are_left_alone():
     exact = cp.bounds("P(x=1)", everything)()
     assert (exact.low, exact.high, exact.sharp) == (0.5, 0.5, True)
+
+
+def test_a_vector_that_was_observed_is_out_of_reach():
+    def model():
+        x = pyro.sample("x", dist.Bernoulli(0.5))
+        y = pyro.sample("y", dist.Bernoulli(0.2 + 0.6 * x))
+        pyro.sample("v", dist.Normal(y, torch.ones(2)).to_event(1), obs=torch.zeros(2))
+
+    found = cp.bounds("P(y[x=1]=1, y[x=0]=0)", model)()
+    assert (found.low, found.high, found.sharp) == (0.0, 1.0, False)
+    assert cp.bounds("P(y=1 | do(x=1))", model)().sharp
 
 
 def test_a_monotone_open_site_is_not_called_sharp():
