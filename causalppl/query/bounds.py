@@ -80,9 +80,12 @@ def bounds(
 
     Args:
         text: the query, as for :func:`~causalppl.query`. Terms of rung 3 are conditioned on the program's ``obs=`` values.
-        model: a Pyro program of finite discrete scalar sites, without plates. In others a continuous scalar site is served where
-            the query compares it with numbers, or its values in two worlds with each other, and all other sites that matter are
-            finite; for the rest the bounds are those of the sites' supports, infinite where nothing is known.
+        model: a Pyro program. Sites that the query does not need may be anything. Of those that it needs, finite discrete scalars
+            outside of plates are served as above. A scalar site that is continuous, or has infinitely many values, is served if its
+            family has a distribution function, its ancestors are finite and nothing else that is needed comes from it, where a term
+            compares it with numbers (in any worlds), compares its values in two worlds with each other by a linear expression (the
+            bounds of Makarov), is linear in it (its mean), or conditions on one value of it. For the rest the bounds are those of
+            the sites' supports, infinite where nothing is known, and ``.sharp`` is false.
         assume: site to ``"monotone"``: of the configurations of its parents that the query's worlds can show, a response is no
             less at one that is no less in each parent that changes between worlds and equal in the others; values in
             numeric order.
@@ -97,6 +100,8 @@ def bounds(
         IncompatibleMechanismError: an assumption that the program's own probabilities contradict, or that is not known.
 
     References:
+        G. Makarov (1981), Estimates for the distribution function of a sum of two random variables when the marginal
+            distributions are fixed.
         J. Tian, J. Pearl (2000), Probabilities of causation: bounds and identification.
         A. Balke, J. Pearl (1994), Counterfactual probabilities: computational methods, bounds and applications.
         M. Frank, R. Nelsen, B. Schweizer (1987), Best-possible bounds for the distribution of a sum, a problem of Kolmogorov.

@@ -143,6 +143,8 @@ class QueryBounds:
         try:
             bottom = make(weighted.both, term.given, term.do)
             if not bottom or constant_of(bottom) == 0.0:
+                if weighted.both is not None:  # a density so far out that it is zero in float64
+                    return _Piece(known)
                 raise Infeasible
             if isinstance(term, Probability):
                 top = make(weight, (*term.event, *term.given), term.do)

@@ -415,3 +415,44 @@ def test_quotients_keep_no_sharpness_they_do_not_have():
     half = cp.bounds("0.5 * P(y[x=1] > y[x=0])", additive())()
     assert half.sharp
     assert half.high == 0.5
+
+
+# --- Queries of the sampled engine lie inside -------------------------------------------------------------------------
+
+
+def mixed():
+    z = pyro.sample("z", dist.Bernoulli(double(0.4)))
+    x = pyro.sample("x", dist.Bernoulli(0.2 + 0.5 * z))
+    m = pyro.sample("m", dist.Bernoulli(0.3 + 0.4 * x))
+    n = pyro.sample("n", dist.Poisson(1.0 + x + z))
+    y = pyro.sample("y", dist.Normal(x - m + z, 1.0 + 0.5 * x))
+    pyro.sample("w", dist.Exponential(torch.exp(0.1 * y)))
+    return n
+
+
+ASKED = [
+    "P(y[x=1] > y[x=0])",
+    "P(y[x=1] - 2 * y[x=0] <= 1 | z=1)",
+    "P(y[x=1, m=m[x=0]] > y[x=0])",
+    "P(n[x=1] >= n[x=0] | x=0)",
+    "P(n[x=1] = n[x=0] + m)",
+    "P(n[x=1] > 2, n[x=0] < 2 | n < 4)",
+    "P(y[x=1] > 0 | x=0, y < 0, m=1)",
+    "E[y[x=1, m=m[x=0]]] - E[y[x=0]]",
+    "P(w[x=1] > w[x=0])",
+    "P(x=1 | y > 1, n=3)",
+]
+
+
+@pytest.mark.parametrize("text", ASKED)
+def test_couplings_of_the_mechanisms_lie_inside(text):
+    found = cp.bounds(text, mixed)()
+    assert found.low <= found.high
+    estimate = cp.query(text, mixed, seed=0, num_samples=1000)()
+    slack = 4.5 * estimate.standard_error + 1e-9
+    assert found.low - slack <= float(estimate) <= found.high + slack
+
+
+def test_evidence_so_far_out_that_its_density_is_zero():
+    found = cp.bounds("P(x=1 | y = 1e6)", additive())()
+    assert (found.low, found.high, found.sharp) == (0.0, 1.0, False)

@@ -308,7 +308,17 @@ def test_twelve_binary_sites_in_four_worlds_are_quick():
 
 
 @pytest.mark.parametrize("noise", ["finite", "continuous"])
-@pytest.mark.parametrize("text", ["E[y / x]", "E[y] / E[zero]", "E[zero / zero]", "1 / E[y / x]", "1 / E[1 / x]", "E[y] / P(y < 0 | x=1)"])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "E[y / x]",
+        "E[y] / E[zero]",
+        "E[zero / zero]",
+        "1 / E[y / x]",
+        "1 / E[1 / x]",
+        "E[y] / P(y < 0 | x=1)",
+    ],
+)
 def test_a_division_by_zero_is_refused(text, noise):
     def model():
         x = pyro.sample("x", dist.Bernoulli(0.5))
