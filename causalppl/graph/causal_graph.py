@@ -38,7 +38,7 @@ class CausalGraph:
         >>> graph.backdoor_sets("x", "y")
         [frozenset({'z'})]
         >>> print(graph.identify("P(y | do(x))").estimand)
-        sum_{z'} P(z') P(y | x, z')
+        sum_{z'} P(z') P(y | z', x)
     """
 
     arrows: Mapping[str, Iterable[str]]
@@ -195,7 +195,11 @@ class CausalGraph:
         asked = x | y | z
         kept = self._observed(graph)
         free_of_noise = self.deterministic & set(graph)
-        named = {d for d in free_of_noise if d in kept and d not in determined(graph, kept - free_of_noise, free_of_noise)}
+        named = {
+            d
+            for d in free_of_noise
+            if d in kept and d not in determined(graph, kept - free_of_noise, free_of_noise)
+        }
         kept = (kept - free_of_noise) | named | asked
         found = identify(MixedGraph.project(graph, kept, free_of_noise), y, x, z)
         if isinstance(found, Hedge):
@@ -231,7 +235,9 @@ class CausalGraph:
         for names in sets:
             wanted = self._known(names)
             if wanted & seen:
-                raise GraphError(f"{site_list(sorted(wanted & seen))} is named twice in the question")
+                raise GraphError(
+                    f"{site_list(sorted(wanted & seen))} is named twice in the question"
+                )
             seen |= wanted
         for name in sorted(seen & self.latent):
             raise GraphError(
@@ -284,7 +290,9 @@ def _conditionals(formula: Formula, bound: frozenset[str]) -> Iterable[Condition
 
 def _parse(text: str) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
     name = r"[^\W\d]\w*(?:[./]\w+)*"
-    match = re.fullmatch(r"\s*P\s*\(([^|]*)(?:\|(.*))?\)\s*", text) if isinstance(text, str) else None
+    match = (
+        re.fullmatch(r"\s*P\s*\(([^|]*)(?:\|(.*))?\)\s*", text) if isinstance(text, str) else None
+    )
     if match is None:
         raise QueryError(f"identify: {text!r} is no question of the form {_EXAMPLE!r}")
     rest = match[2] or ""

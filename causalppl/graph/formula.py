@@ -6,7 +6,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-__all__ = ["Conditional", "Formula", "Product", "Ratio", "Sum", "free", "product", "ratio", "sum_out"]
+__all__ = [
+    "Conditional",
+    "Formula",
+    "Product",
+    "Ratio",
+    "Sum",
+    "free",
+    "product",
+    "ratio",
+    "sum_out",
+]
 
 
 @dataclass(frozen=True)
@@ -115,10 +125,13 @@ def _text(formula: Formula, names: dict[str, str]) -> str:
         given = ", ".join(names.get(v, v) for v in formula.given)
         return f"P({of} | {given})" if given else f"P({of})"
     if isinstance(formula, Product):
-        return " ".join(
-            f"[{_text(f, names)}]" if isinstance(f, Sum | Ratio) else _text(f, names)
-            for f in formula.factors
-        ) or "1"
+        return (
+            " ".join(
+                f"[{_text(f, names)}]" if isinstance(f, Sum | Ratio) else _text(f, names)
+                for f in formula.factors
+            )
+            or "1"
+        )
     if isinstance(formula, Ratio):
         return f"[{_text(formula.top, names)}] / [{_text(formula.bottom, names)}]"
     primed = {v: names.get(v, v) + "'" for v in formula.over}

@@ -90,9 +90,7 @@ def _effect(graph: MixedGraph, y: set[str], x: set[str]) -> Formula | Hedge:
     factors = []
     for part in graph.within(relevant).districts():
         whole = graph.district(next(iter(part)))
-        law = product(
-            Conditional((v,), graph.pillow(v, order)) for v in order if v in whole
-        )
+        law = product(Conditional((v,), graph.pillow(v, order)) for v in order if v in whole)
         found = _part(graph, part, whole, law, order)
         if isinstance(found, Hedge):
             return found

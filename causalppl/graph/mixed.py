@@ -20,7 +20,9 @@ class MixedGraph:
     bidirected: nx.Graph
 
     @classmethod
-    def project(cls, graph: nx.DiGraph, kept: Iterable[str], functions: Iterable[str]) -> MixedGraph:
+    def project(
+        cls, graph: nx.DiGraph, kept: Iterable[str], functions: Iterable[str]
+    ) -> MixedGraph:
         """The latent projection on ``kept``; ``functions`` are the nodes without noise of their own.
 
         References:
@@ -92,7 +94,12 @@ class MixedGraph:
         return tuple(n for n in order if n in found)
 
     def separated(
-        self, a: Iterable[str], b: Iterable[str], given: Iterable[str], no_in: Iterable[str], no_out: Iterable[str]
+        self,
+        a: Iterable[str],
+        b: Iterable[str],
+        given: Iterable[str],
+        no_in: Iterable[str],
+        no_out: Iterable[str],
     ) -> bool:
         """m-separation in the graph without edges into ``no_in`` and without arrows out of ``no_out``."""
         into, out = set(no_in), set(no_out)
