@@ -29,8 +29,8 @@ class Hedge:
     roots: frozenset[str]
 
     def __str__(self) -> str:
-        sets = (", ".join(sorted(s)) for s in (self.outer, self.inner, self.roots))
-        return "hedge: {%s} around {%s}, roots {%s}" % tuple(sets)
+        outer, inner, roots = (", ".join(sorted(s)) for s in (self.outer, self.inner, self.roots))
+        return f"hedge: {{{outer}}} around {{{inner}}}, roots {{{roots}}}"
 
 
 @dataclass(frozen=True)
