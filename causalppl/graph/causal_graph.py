@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations
 
 import networkx as nx
 
 from ..errors import GraphError, QueryError, UnknownSiteError, closest_name, site_list
-from .formula import Conditional, Formula, Product, Ratio, Sum
+from .formula import Conditional, Formula, Product, Sum
 from .identification import Hedge, Identification, identify
 from .mixed import MixedGraph
 from .separation import determined, separated
@@ -204,8 +204,9 @@ class CausalGraph:
         found = identify(MixedGraph.project(graph, kept, free_of_noise), y, x, z)
         if isinstance(found, Hedge):
             return Identification(question, hedge=found)
-        for conditional in _conditionals(found, frozenset()):
-            for t in x & self.deterministic & set(conditional.given):
+        for conditional, bound in _conditionals(found):
+            # a treatment that is summed over has weight zero where it cannot be
+            for t in (x & self.deterministic & set(conditional.given)) - bound:
                 if t in determined(graph, set(conditional.given) - {t}, self.deterministic):
                     why = f"{conditional} would be needed, and {t} is a function of the other sites behind the bar"
                     return Identification(question, why=why)
@@ -260,7 +261,8 @@ def _minimal(
     candidates: Iterable[str], valid: Callable[[frozenset[str]], bool]
 ) -> list[frozenset[str]]:
     """The valid subsets without a valid proper subset, smallest first."""
-    names, found, tried = sorted(candidates), [], 0
+    names, tried = sorted(candidates), 0
+    found: list[frozenset[str]] = []
     for size in range(len(names) + 1):
         for subset in map(frozenset, combinations(names, size)):
             if any(f <= subset for f in found):
@@ -275,15 +277,18 @@ def _minimal(
     return found
 
 
-def _conditionals(formula: Formula, bound: frozenset[str]) -> Iterable[Conditional]:
+def _conditionals(
+    formula: Formula, bound: frozenset[str] = frozenset()
+) -> Iterator[tuple[Conditional, frozenset[str]]]:
+    """Every conditional probability in a formula, and the sites that sums around it bind."""
     if isinstance(formula, Conditional):
-        yield Conditional(formula.of, formula.given)
+        yield formula, bound
     elif isinstance(formula, Product):
         for factor in formula.factors:
             yield from _conditionals(factor, bound)
     elif isinstance(formula, Sum):
         yield from _conditionals(formula.body, bound | set(formula.over))
-    elif isinstance(formula, Ratio):
+    else:
         yield from _conditionals(formula.top, bound)
         yield from _conditionals(formula.bottom, bound)
 

@@ -109,7 +109,7 @@ def sum_out(over: Iterable[str], formula: Formula) -> Formula:
 
 def ratio(top: Formula, bottom: Formula) -> Formula:
     """The quotient, factors that both sides have cancelled."""
-    above = list(top.factors) if isinstance(top, Product) else [top]
+    above: list[Formula] = list(top.factors) if isinstance(top, Product) else [top]
     below = []
     for factor in bottom.factors if isinstance(bottom, Product) else (bottom,):
         if factor in above:
