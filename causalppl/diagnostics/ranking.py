@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -96,8 +97,11 @@ class Ranking:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", InferenceWarning)
             posterior = call()
+        # the same doubt has other numbers in every simulation, and its advice follows a semicolon
         doubts = {
-            str(w.message).split(":")[0] for w in caught if issubclass(w.category, InferenceWarning)
+            re.sub(r"\d+(\.\d+)?", "...", str(w.message).split(";")[0])
+            for w in caught
+            if issubclass(w.category, InferenceWarning)
         }
         for doubt in doubts:
             self.warned[doubt] = self.warned.get(doubt, 0) + 1

@@ -46,7 +46,8 @@ def choose_and_sample(form: StructuralForm, num_samples: int, progress: Progress
         reasons.append(reason)
         if found is not None:
             return replace(found, why="; ".join([found.why, *filter(None, reasons)]))
-    if any(s.discrete and support_of(s) is None for s in latent.values()):
+    ranges = any(s.kind == "deterministic" and s.interval is not None for s in form.sites.values())
+    if ranges or any(s.discrete and support_of(s) is None for s in latent.values()):  # not by NUTS
         return ImportanceSampling().sample(form, num_samples, progress)
     nuts = NUTS().sample(form, num_samples, progress)
     return replace(nuts, why="; ".join([nuts.why, *reasons]))

@@ -19,7 +19,6 @@ two again at its own draws.
 from __future__ import annotations
 
 import contextlib
-import copy
 import logging
 import os
 import shutil
@@ -32,6 +31,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ShapeError
+from .traced_graphs import compiled_graph, folded
 
 __all__ = [
     "Executor",
@@ -205,7 +205,7 @@ def _trace(log_density: LogDensity, point: Tensor) -> torch.fx.GraphModule:
         graph: torch.fx.GraphModule = make_fx(value_first)(point.detach())
     graph.graph.eliminate_dead_code()
     graph.recompile()
-    return graph
+    return folded(graph)
 
 
 def _run_graph(graph: Callable[[Tensor], Any]) -> Evaluate:
@@ -245,31 +245,35 @@ def worth_compiling(graph: torch.fx.GraphModule, evaluations: int) -> bool:
 
 def _compile(graph: torch.fx.GraphModule, point: Tensor) -> Callable[[Tensor], Any]:
     """Inductor applied to the graph directly: no dynamo, hence no guards and none of its global caches."""
-    import torch._inductor
-    import torch._inductor.config as inductor_config
+    threads = {"cpp.threads": 1} if _small(graph) else {}
 
-    logger = logging.getLogger("torch")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        # One compile thread: a pool of worker processes would outlive the call. Code for one thread where
-        # tensors are small: as fast on an idle machine, and measured 4 times faster on a busy one, where
-        # threads wait for each other. torch.set_num_threads would do the same for every executor, but
-        # cannot be undone: setting the old number again made MKL use threads that it did not use
-        # before, and small products 30 times slower for the rest of the process.
-        threads = {"cpp.threads": 1} if _small(graph) else {}
-        with (
-            warnings.catch_warnings(),
-            inductor_config.patch({"compile_threads": 1, **threads}),
-            torch.inference_mode(False),
-            torch.no_grad(),
-        ):
-            warnings.simplefilter("ignore")
-            compiled: Callable[[Tensor], Any] = torch._inductor.compile(copy.copy(graph), [point])
-            compiled(point)
-        return compiled
-    finally:
-        logger.setLevel(level)
+    def compile(lifted: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+        import torch._inductor
+        import torch._inductor.config as inductor_config
+
+        logger = logging.getLogger("torch")
+        level = logger.level
+        logger.setLevel(logging.CRITICAL)
+        try:
+            # One compile thread: a pool of worker processes would outlive the call. Code for one thread where
+            # tensors are small: as fast on an idle machine, and measured 4 times faster on a busy one, where
+            # threads wait for each other. torch.set_num_threads would do the same for every executor, but
+            # cannot be undone: setting the old number again made MKL use threads that it did not use
+            # before, and small products 30 times slower for the rest of the process.
+            with (
+                warnings.catch_warnings(),
+                inductor_config.patch({"compile_threads": 1, **threads}),
+                torch.inference_mode(False),
+                torch.no_grad(),
+            ):
+                warnings.simplefilter("ignore")
+                compiled: Callable[..., Any] = torch._inductor.compile(lifted, [*inputs])
+                compiled(*inputs)
+            return compiled
+        finally:
+            logger.setLevel(level)
+
+    return compiled_graph(graph, point, compile, bool(threads))
 
 
 def _reason(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,68 +12,101 @@ from torch import Tensor
 
 from ..errors import InferenceError, InferenceWarning, MethodError, warn_caller
 from ..progress import Progress
+from ..structural.executors import without_validation
 from ..structural.form import StructuralForm
 from ..structural.noise import isolated_rng, keyed_seed
 from .convergence import convergence
+from .laplace import starting_points
 from .log_density import eager_value_and_gradient
 from .posterior_draws import PosteriorDraws, refuse_subsampling
 from .target import Target
 
 __all__ = ["NUTS"]
 
+_TRIES = 99
+
 
 def _initial(target: Target, chains: int) -> Tensor:
-    """A start of finite density and gradient for each chain: near zero, else nearer, else from the prior's neighbourhood."""
+    """A start of finite density and gradient for each chain: around zero, else nearer to it, else draws from the prior."""
     evaluate = eager_value_and_gradient(target.log_density)
     starts: list[Tensor] = []
-    with isolated_rng(keyed_seed(target.form.seed, "initial points")):
-        for attempt in range(100 * chains):
-            width = 1.0 if attempt < 50 * chains else 0.1
-            point = torch.empty(target.dim, dtype=target.dtype).uniform_(-width, width)
-            value, gradient = evaluate(point)
-            if math.isfinite(float(value)) and bool(torch.isfinite(gradient).all()):
-                starts.append(point)
-            if len(starts) == chains:
-                return torch.stack(starts)
+    for point in _candidates(target, chains):
+        value, gradient = evaluate(point)
+        if math.isfinite(float(value)) and bool(torch.isfinite(gradient).all()):
+            starts.append(point)
+        if len(starts) == chains:
+            return torch.stack(starts)
     raise InferenceError(
-        f"NUTS: no starting point with finite density in {100 * chains} tries; check the evidence against the program's supports"
+        f"NUTS: no {chains} starting points with finite density in {_TRIES * chains} tries; check the evidence against the program's "
+        "supports"
     )
+
+
+def _candidates(target: Target, chains: int) -> Iterator[Tensor]:
+    shape = torch.Size([_TRIES // 3 * chains, target.dim])
+    with isolated_rng(keyed_seed(target.form.seed, "initial points")):
+        wide, near = (
+            torch.empty(shape, dtype=target.dtype).uniform_(-width, width) for width in (1.0, 0.1)
+        )
+    yield from wide
+    yield from near
+    yield from starting_points(target, len(wide))
 
 
 @dataclass(frozen=True)
 class NUTS:
-    """The No-U-Turn sampler on the program's continuous latents.
+    """The No-U-Turn sampler on the program's continuous latents, finite discrete ones summed out and drawn back exactly.
 
     Args:
-        sampler: ``"nutpie"`` (a compiled potential) or ``"pyro"`` (Pyro's own kernel).
+        sampler: ``"nutpie"`` (a traced or compiled potential) or ``"pyro"`` (Pyro's own kernel).
         chains: number of chains, run one after another.
         warmup: adaptation steps of each chain, left out of the draws.
+        target_accept: acceptance rate that the step size is adapted to; larger takes smaller steps.
+        dtype: of the coordinates, ``torch.float32`` or ``torch.float64``; by default that of the program's latents. The program's
+            own constants and data keep their precision, and draws come back in the sites' dtypes.
 
     Raises:
-        MethodError: a latent site is discrete, or a plate is subsampled.
+        MethodError: a discrete latent site with too many values, a plate that is subsampled, or a program that cannot compute in
+            ``dtype``.
+        InferenceError: no starting point with finite density was found.
 
     Warns:
-        InferenceWarning: R-hat above 1.01, or divergent transitions.
+        InferenceWarning: R-hat above 1.01, or more than one divergent transition in a hundred.
 
     References:
-        M. Hoffman, A. Gelman (2014), The No-U-Turn Sampler.
+        Matthew D. Hoffman, Andrew Gelman (2014), The No-U-Turn Sampler: Adaptively Setting Path Lengths in Hamiltonian Monte
+        Carlo. https://jmlr.org/papers/v15/hoffman14a.html
+
+    Example:
+        >>> import causalppl as cp, pyro, pyro.distributions as dist, torch
+        >>> def model():
+        ...     z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        ...     pyro.sample("y", dist.Normal(z, 0.5), obs=torch.tensor(2.5))
+        >>> posterior = cp.abduct(model, method=cp.NUTS(chains=2, warmup=200), seed=0)()
+        >>> abs(float(posterior.latents["z"].mean()) - 2.0) < 0.1
+        True
     """
 
     sampler: str = "nutpie"
     chains: int = 4
     warmup: int = 500
     target_accept: float = 0.8
+    dtype: torch.dtype | None = None
 
     def __post_init__(self) -> None:
         if self.sampler not in ("nutpie", "pyro"):
             raise MethodError(
                 f"NUTS: sampler={self.sampler!r} is not known; it can be 'nutpie' or 'pyro'"
             )
+        if self.dtype not in (None, torch.float32, torch.float64):
+            raise MethodError(
+                f"NUTS: dtype={self.dtype}; it can be torch.float32, torch.float64, or None for the program's own"
+            )
 
     def sample(self, form: StructuralForm, num_samples: int, progress: Progress) -> PosteriorDraws:
         """See :class:`~causalppl.inference.Method`."""
         refuse_subsampling(form, "NUTS")
-        target = Target(form, "NUTS")
+        target = self._target(form)
         initial = _initial(target, self.chains)
         each = max(-(-num_samples // self.chains), 1000)  # thinned below: R-hat needs long chains
         notes: tuple[str, ...]
@@ -103,8 +137,7 @@ class NUTS:
                 "or num_samples",
                 InferenceWarning,
             )
-        if divergences:
-            notes = (*notes, f"{divergences} divergent transitions")
+        notes = (*notes, f"{divergences} divergent transitions of {len(flat)}")
         if divergences > 0.01 * len(flat):
             warn_caller(
                 f"NUTS: {divergences} divergent transitions; raise target_accept or reparametrise",
@@ -119,6 +152,22 @@ class NUTS:
             rhat=float(found.rhat),
             notes=notes,
         )
+
+    def _target(self, form: StructuralForm) -> Target:
+        target = Target(form, "NUTS")
+        if self.dtype is not None and self.dtype != target.dtype:
+            target.dtype = self.dtype
+            try:
+                with torch.no_grad(), without_validation():
+                    target.log_density(torch.zeros(target.shape, dtype=self.dtype))
+            except RuntimeError as error:
+                if "dtype" not in str(error) and "scalar type" not in str(error):
+                    raise
+                raise MethodError(
+                    f"NUTS: the program cannot compute in {self.dtype}: {error}; give it data and networks of that dtype, or leave "
+                    "dtype out"
+                ) from error
+        return target
 
     def _pyro(self, target: Target, initial: Tensor, each: int) -> tuple[Tensor, int]:
         from pyro.infer import MCMC

@@ -160,11 +160,11 @@ def _anchors(
                 continue
             if site.discrete and site.kind == "sample":
                 continue
-            if site.kind == "deterministic":
-                if site.value.is_floating_point():
+            if site.function:
+                if form.continuous_ancestor(name, observed=True) is not None:
                     raise EvidenceError(
-                        f"evidence: {shown!r} is a deterministic site, so a single value may have probability zero; "
-                        "give a range, cp.Interval(low, high)"
+                        f"evidence: {shown!r} is a deterministic function of continuous sites, so a single value may have probability "
+                        "zero; give a range, cp.Interval(low, high)"
                     )
                 continue
             if site.mechanism is None:

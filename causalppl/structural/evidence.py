@@ -178,6 +178,11 @@ def _fit_interval(name: str, given: Interval, fn: Any, like: Tensor, free: bool)
         if not free:
             _check_range(name, fn, low, high)
         return Known(like, None, (low, high))
+    if elements(fn) is None and not bool(points.all()):
+        raise EvidenceError(
+            f"evidence: the range of site {name!r} fixes some entries of {type(fn).__name__}, whose entries depend on each other; give "
+            "ranges for all of its entries, or single values and NaN"
+        )
     known = fit_evidence(name, torch.where(points, low, torch.nan), fn, like, free)
     if known.missing is None:
         return known

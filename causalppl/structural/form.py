@@ -227,15 +227,34 @@ class StructuralForm:
 
     def _check_functions(self) -> None:
         """Point evidence on a function of continuous latents has no density."""
-        for name in [n for n in self.conditioned if self.sites[n].kind == "deterministic"]:
-            for parent in self.dependencies.ancestors(name):
-                site = self.sites.get(parent)
-                if site is not None and site.latent and not site.discrete:
-                    raise EvidenceError(
-                        f"evidence: site {name!r} is a deterministic function of the continuous latent site {parent!r}, so a "
-                        f"single value has probability zero; give a range, {{{name!r}: cp.Interval(low, high)}}, or make it a "
-                        "sample site with a narrow distribution"
-                    )
+        for name in self.conditioned:
+            if not self.sites[name].function:
+                continue
+            parent = self.continuous_ancestor(name)
+            if parent is not None:
+                raise EvidenceError(
+                    f"evidence: site {name!r} is a deterministic function of the continuous latent site {parent!r}, so a "
+                    f"single value has probability zero; give a range, {{{name!r}: cp.Interval(low, high)}}, or make it a "
+                    "sample site with a narrow distribution"
+                )
+
+    def continuous_ancestor(self, name: str, observed: bool = False) -> str | None:
+        """A continuous latent site that a site depends on, if there is one.
+
+        Args:
+            observed: whether one that is known counts too, as it does in worlds where it may have another value.
+        """
+        for parent in self.dependencies.ancestors(name):
+            site = self.sites.get(parent)
+            if (
+                site is not None
+                and site.kind == "sample"
+                and not site.discrete
+                and not site.function
+            ):
+                if site.latent or observed:
+                    return parent
+        return None
 
     # --- What is known --------------------------------------------------------------------------------------------
 

@@ -17,6 +17,8 @@ from .sites import elements
 
 __all__ = ["constant_bounds", "draw_inside", "has_quantiles", "log_mass"]
 
+#: The score from which a normal's tail is counted in logs: its probability nears the smallest number.
+_FAR = 300.0
 #: Mechanisms that are monotone in each entry's noise.
 _MONOTONE = ("affine", "inverse_cdf")
 
@@ -57,8 +59,19 @@ def _noise(law: Any, score: Tensor) -> Tensor:
         return score
     if isinstance(law, torch.distributions.Normal):
         tail = torch.special.ndtri(torch.sigmoid(-score.abs()))
+        tail = torch.where(score.abs() > _FAR, -_far_quantile(score.abs().clamp(min=_FAR)), tail)
         return torch.where(score < 0, tail, -tail)
     return law.icdf(torch.sigmoid(score))  # type: ignore[no-any-return]
+
+
+def _far_quantile(hazard: Tensor) -> Tensor:
+    """The ``z`` at which a standard normal's survival is ``exp(-hazard)``, where that is no number: Newton's method on logs."""
+    z = torch.sqrt(2 * hazard)
+    for _ in range(4):
+        tail = torch.special.erfcx(z / math.sqrt(2.0))
+        excess = hazard + torch.log(0.5 * tail) - 0.5 * z * z
+        z = z + excess * math.sqrt(0.5 * math.pi) * tail
+    return z
 
 
 def _bounds(fn: Any) -> tuple[Tensor, Tensor]:

@@ -47,6 +47,14 @@ class Site:
         return self.kind == "sample" and (not self.observed or self.missing is not None)
 
     @property
+    def function(self) -> bool:
+        """Whether its value is a function of its parents: ``pyro.deterministic``, or a ``Delta``."""
+        inner = unmasked(self.fn)
+        while isinstance(inner, torch.distributions.Independent | ExpandedDistribution):
+            inner = inner.base_dist
+        return self.kind == "deterministic" or isinstance(inner, dist.Delta)
+
+    @property
     def event_dim(self) -> int:
         """Dims of one value. A deterministic site has as many as its value where Pyro was not told, which says nothing."""
         dims: int = self.fn.event_dim

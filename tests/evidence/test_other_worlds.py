@@ -161,6 +161,22 @@ def test_evidence_outside_the_plate_that_sees_all_units() -> None:
     assert_moments(x.sum(1), mean.sum(), cov.sum(), 1000)
 
 
+def test_a_function_of_discrete_sites_is_known_in_another_world() -> None:
+    """s = a + b is 1 where a = 1, and so is the Delta: b is 0 in every world."""
+
+    def model() -> None:
+        a = pyro.sample("a", dist.Bernoulli(0.5))
+        b = pyro.sample("b", dist.Bernoulli(0.5))
+        pyro.deterministic("s", 0.1 * a + 0.2 * b)
+        pyro.sample("d", dist.Delta(a - b))
+
+    for evidence in ({"n/s": 0.1}, {"n/d": 1.0}):
+        posterior = cp.abduct(model, evidence, worlds={"n": {"a": 1.0}}, num_samples=500, seed=0)()
+        found = posterior.predict()
+        assert bool((found.tensor("b", "factual") == 0).all())
+        assert_share(found.tensor("a", "factual") == 1, 0.5)
+
+
 # --- Continuous points: anchored ----------------------------------------------------------------
 
 
@@ -336,9 +352,9 @@ def test_ranges_in_two_worlds_against_a_bivariate_normal() -> None:
     assert mass @ scipy.stats.norm.pdf(grid) * step == pytest.approx(orthant, rel=1e-3)
 
 
-@pytest.mark.slow
-def test_a_site_that_only_the_other_world_shows() -> None:
+def test_a_site_that_only_the_other_world_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     """The noise of a site in a branch stays with the draw that the evidence chose."""
+    monkeypatch.setattr("causalppl.inference.world_evidence._PROPOSALS", 1000)
 
     def model() -> None:
         x = pyro.sample("x", dist.Bernoulli(0.5))

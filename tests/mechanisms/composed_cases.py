@@ -164,19 +164,19 @@ add(
     dist.BetaBinomial,
     {"concentration1": 2.0, "concentration0": 3.0, "total_count": 9},
     {"concentration1": 0.4, "concentration0": 0.7, "total_count": 9},
-    draws=1000,
+    draws=500,
 )
 add(
     dist.Multinomial,
     {"total_count": 6, "probs": [0.2, 0.3, 0.5]},
     {"total_count": 6, "probs": [0.5, 0.0, 0.5]},
-    draws=1000,
+    draws=500,
 )
 add(
     dist.DirichletMultinomial,
     {"concentration": [0.5, 2.0, 1.0], "total_count": 6},
     {"concentration": [3.0, 0.7, 5.0], "total_count": 6},
-    draws=500,
+    draws=300,
 )
 
 
@@ -329,7 +329,7 @@ add(
     log_normal_negative_binomial,
     {"total_count": 2.5, "logits": -0.5, "noise": 0.4},
     {"total_count": 4.0, "logits": 0.5, "noise": 0.8},
-    draws=500,
+    draws=300,
     batchable=False,  # its constructor makes the rule of quadrature in NumPy
 )
 add(

@@ -98,26 +98,26 @@ add(
     dist.Binomial,
     {"total_count": 7, "probs": [0.3, 0.0]},
     {"total_count": 7, "probs": [0.9, 1.0]},
-    draws=1000,
+    draws=500,
 )
 add(
     dist.Binomial,
     {"total_count": 2000, "logits": -1.0},
     {"total_count": 2000, "logits": 3.0},
     "[2000]",
-    draws=1000,
+    draws=500,
 )
 add(
     dist.NegativeBinomial,
     {"total_count": 2.5, "probs": 0.7},
     {"total_count": 0.3, "probs": 0.95},
-    draws=1000,
+    draws=500,
 )
 add(
     dist.GammaPoisson,
     {"concentration": 2.5, "rate": 0.4},
     {"concentration": 0.5, "rate": 0.02},
-    draws=1000,
+    draws=500,
 )
 add(dist.Geometric, {"probs": 0.3}, {"probs": 0.004})
 add(dist.Geometric, {"probs": [1.0, 0.5]}, {"probs": [0.9, 0.01]}, "[2]")

@@ -202,7 +202,7 @@ def test_a_file_of_torch_and_of_another_layout(tmp_path: Path) -> None:
         cp.Posterior.load(tmp_path / "absent.pt", people)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_damaged_file_is_never_read_as_something_else(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory

@@ -25,7 +25,7 @@ from monte_carlo import assert_share
 import causalppl as cp
 
 RELAXED = settings(
-    max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
 # a failing share of draws shrinks to an unlucky seed, for minutes: what was found is small enough
 UNSHRUNK = settings(RELAXED, max_examples=25, phases=(Phase.explicit, Phase.reuse, Phase.generate))

@@ -154,8 +154,27 @@ def test_nan_in_a_world_is_nan() -> None:
         x = pyro.sample("x", dist.Exponential(1.0))
         return pyro.deterministic("log", torch.log(x))
 
-    both = cp.twin_world(model, {"x": lambda v: -v})()
-    assert math.isnan(float(both["counterfactual"]))
+    twin = cp.twin_world(model, {"x": lambda v: -v})
+    trace = poutine.trace(twin).get_trace()
+    assert math.isnan(float(trace.nodes["counterfactual/log"]["value"]))
+    # a handler may state again the value that it has
+    given = {"counterfactual/log": torch.tensor(math.nan)}
+    assert math.isnan(float(poutine.condition(twin, given)()["counterfactual"]))
+
+
+def test_worlds_share_the_noise_of_discrete_sites_too() -> None:
+    """Given the value, the noise of a coin is random in a cell: drawn once, for all worlds."""
+
+    def model() -> None:
+        with pyro.plate("people", 500):
+            x = pyro.sample("x", dist.Bernoulli(0.5))
+            pyro.sample("y", dist.Bernoulli(0.2 + 0.5 * x))
+
+    worlds = {"on": {"x": 1.0}, "also on": {"x": 1.0}, "off": {"x": 0.0}}
+    trace = poutine.trace(cp.multi_world(model, worlds)).get_trace()
+    on, also, off = (trace.nodes[f"{w}/y"]["value"] for w in worlds)
+    assert torch.equal(on, also)
+    assert bool((on >= off).all()) and bool((on > off).any())
 
 
 # --- Pyro's inference ---------------------------------------------------------------------------
