@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
+from typing import Any
 
 import networkx as nx
 
 from ..errors import GraphError, QueryError, UnknownSiteError, closest_name, site_list
+from ..structural import StructuralForm
+from .drawing import Drawing, draw
 from .formula import Conditional, Formula, Product, Sum
 from .identification import Hedge, Identification, identify
 from .mixed import MixedGraph
+from .perturbation import Effects, perturb
 from .separation import determined, separated
+from .twin import twin_nodes
 
 __all__ = ["CausalGraph"]
 
@@ -32,6 +37,9 @@ class CausalGraph:
         parameters: latent nodes that are learnt from all units: no confounders of one, and left out of identification.
         selection: factor to the nodes it depends on. A factor is no node: it selects, so it counts as conditioned.
         hidden: nodes whose values Python saw; arrows and sites after them are those of one run.
+        intervened: the nodes that are set from outside.
+        plates: node to the plates it is in, outermost first.
+        form: the structural form that the graph was read off, where there is one.
 
     Example:
         >>> graph = CausalGraph({"z": [], "x": ["z"], "y": ["x", "z"]})
@@ -47,12 +55,15 @@ class CausalGraph:
     parameters: frozenset[str] = frozenset()
     selection: Mapping[str, Iterable[str]] = ()  # type: ignore[assignment]
     hidden: frozenset[str] = frozenset()
+    intervened: frozenset[str] = frozenset()
+    plates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    form: StructuralForm | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "arrows", {n: frozenset(p) for n, p in self.arrows.items()})
         chosen = {n: frozenset(p) for n, p in dict(self.selection).items()}
         object.__setattr__(self, "selection", chosen)
-        for name in ("latent", "deterministic", "parameters", "hidden"):
+        for name in ("latent", "deterministic", "parameters", "hidden", "intervened"):
             object.__setattr__(self, name, frozenset(getattr(self, name)))
             self._known(getattr(self, name))
         for parents in [*self.arrows.values(), *chosen.values()]:
@@ -97,7 +108,85 @@ class CausalGraph:
         chosen = self._known([x] if isinstance(x, str) else x)
         arrows = {n: () if n in chosen else p for n, p in self.arrows.items()}
         known = {n: getattr(self, n) - chosen for n in ("latent", "deterministic", "parameters")}
-        return replace(self, arrows=arrows, **known)
+        return replace(self, arrows=arrows, intervened=self.intervened | chosen, form=None, **known)
+
+    def twin(self, interventions: Iterable[str] | Mapping[str, Any]) -> CausalGraph:
+        """The twin network: this world and one, ``counterfactual``, where some sites are set, sharing noise.
+
+        Sites that an intervention changes are copied as ``world/site``, a function of their parents and of the latent
+        ``noise/site``, which the copies share.
+
+        Args:
+            interventions: the sites that are set, or a mapping from them to values, which the graph does not depend on; or a
+                mapping from worlds to such sites or mappings.
+
+        Raises:
+            UnknownSiteError: a name that is no node.
+            GraphError: a copy would have the name of a node.
+
+        Example:
+            >>> graph = CausalGraph({"z": [], "x": ["z"], "y": ["x", "z"]})
+            >>> twin = graph.twin({"x": 1.0})
+            >>> twin.d_separated("x", "counterfactual/y"), twin.d_separated("x", "counterfactual/y", "z")
+            (False, True)
+        """
+        if isinstance(interventions, str):
+            interventions = [interventions]
+        several = isinstance(interventions, Mapping) and all(
+            isinstance(v, Mapping | list | tuple | set | frozenset) for v in interventions.values()
+        )
+        given = dict(interventions) if several else {"counterfactual": interventions}  # type: ignore[arg-type, call-overload]
+        worlds = {str(w): self._known(x) for w, x in given.items()}
+        found = twin_nodes(self.to_networkx(), self.deterministic, worlds)
+        for node in found.original:
+            if node in self.arrows:
+                raise GraphError(
+                    f"twin: the graph has a node {node!r} already; give the world another name"
+                )
+        copies = found.original.items()
+        return replace(
+            self,
+            arrows=found.arrows,
+            latent=self.latent | (set(found.original) - found.intervened),
+            deterministic=frozenset(found.functions),
+            intervened=self.intervened | found.intervened,
+            plates={**self.plates, **{c: self.plates[n] for c, n in copies if n in self.plates}},
+            form=None,
+        )
+
+    def render(self) -> Drawing:
+        """A drawing, with its text in DOT as ``.source``: latent nodes are dashed, observed ones shaded, functions boxes.
+
+        Intervened nodes have a double border, plates are boxes around their nodes, arrows from values that Python saw are dotted.
+        """
+        return draw(self)
+
+    def check(self, moves: int = 4) -> Effects:
+        """Look for the arrows again, by moving one site at a time, and compare.
+
+        Raises:
+            GraphError: a site has an effect where the graph has no arrow, or there is no program to run.
+        """
+        if self.form is None:
+            raise GraphError(
+                "check: only a graph that was read off a program can be checked against it"
+            )
+        effects = perturb(self.form, moves)
+        halves = self.form.halves
+        whole = {n: n.removesuffix("_observed") for n in halves.values()}
+        arrows = frozenset(
+            (whole.get(a, a), whole.get(b, b)) for a, b in effects.arrows if a not in halves
+        )
+        arrows = frozenset((a, b) for a, b in arrows if a != b)
+        missing = [
+            (a, b)
+            for a, b in sorted(arrows)
+            if a not in {**self.selection, **self.arrows}.get(b, ())
+        ]
+        if missing:
+            pairs = ", ".join(f"{a} -> {b}" for a, b in missing)
+            raise GraphError(f"check: the program has effects that tracking has not seen: {pairs}")
+        return replace(effects, arrows=arrows)
 
     def d_separated(
         self, a: str | Iterable[str], b: str | Iterable[str], given: str | Iterable[str] = ()

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
+from torch import Tensor
+
 from ..errors import GraphWarning, UnknownSiteError, closest_name, site_list, warn_caller
 from ..structural import StructuralForm
 from ..structural.units import parameters
-from ..typing import Program
+from ..typing import Message, Program
 from .causal_graph import CausalGraph
 from .separation import determined
 
@@ -92,4 +94,24 @@ def _read(form: StructuralForm, observed: str | Iterable[str] | None) -> CausalG
         latent=frozenset(arrows) - seen,
         parameters=frozenset(learnt),
         hidden=frozenset(hidden),
+        intervened=frozenset(_intervened(form)) & graph.deterministic,
+        plates={
+            whole.get(n, n): tuple(f.name for f in s.frames)
+            for n, s in form.sites.items()
+            if s.frames and whole.get(n, n) in arrows
+        },
+        form=form,
     )
+
+
+def _intervened(form: StructuralForm) -> set[str]:
+    """The sites that a ``do`` around the program sets."""
+    found: set[str] = set()
+
+    def rule(msg: Message) -> Tensor:
+        if (msg["infer"] or {}).get("_intervened", False):
+            found.add(msg["name"])
+        return form.sites[msg["name"]].value
+
+    form.run(rule)
+    return found
