@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-from .terms import Arithmetic, Comparison, Expression, Number, Outcome
+from ..errors import QueryError
+from .terms import Arithmetic, Comparison, Expression, Number, Outcome, parts
 
-__all__ = ["compute", "holds"]
+__all__ = ["check_finite", "compute", "divides_by_zero", "holds"]
 
 
 def _divide(left: Any, right: Any) -> Any:
@@ -55,3 +56,22 @@ def holds(
     if comparison.operator in ("<", "<="):
         return left < right if comparison.operator == "<" else left <= right
     return left > right if comparison.operator == ">" else left >= right
+
+
+def divides_by_zero(text: str) -> QueryError:
+    """What to say of a query, or a term, that has no finite value."""
+    return QueryError(
+        f"query: {text!r} has no finite value, because it divides by zero; leave the zeros out by a condition after the bar, as in "
+        "E[y / x | x != 0], or ask for numerator and denominator apart"
+    )
+
+
+def check_finite(value: Any, query: Expression, text: str) -> None:
+    """Refuse a value that a division by zero has made infinite or undefined.
+
+    Raises:
+        QueryError: the query divides, and the value is not finite.
+    """
+    divides = any(isinstance(p, Arithmetic) and p.operator == "/" for p in parts(query))
+    if divides and not bool(torch.isfinite(torch.as_tensor(value)).all()):
+        raise divides_by_zero(text)

@@ -3,36 +3,23 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
-from ..errors import (
-    CouplingWarning,
-    MethodError,
-    QueryError,
-    warn_caller,
-)
+from ..errors import QueryError
 from ..inference import Method
-from ..interventions import program_arguments, set_mechanism
-from ..structural.dependencies import track
+from ..interventions import set_mechanism
 from ..structural.form import StructuralForm
-from ..structural.noise import fresh_seed, isolated_rng, keyed_seed
+from ..structural.noise import fresh_seed
 from ..typing import Program, Values
-from .couplings import Conditional, NoExactCoupling
+from .answer import Request, answer
 from .estimate import Estimate
-from .finite import FiniteModel, NotFinite
 from .parser import parse
-from .resolution import Arrows, outcomes, resolve
-from .scope import read_scope
-from .terms import Expression, parts
 
 __all__ = ["Choice", "mechanism_sensitivity", "query"]
 
 #: One mechanism for each site that is varied; ``dict(choice)`` is a mapping.
 Choice: TypeAlias = tuple[tuple[str, str], ...]
-
-#: Runs that are looked at for sites in branches.
-LOOKS = 12
 
 
 def query(
@@ -52,8 +39,9 @@ def query(
     .. math:: P(y_{x=1} = 1 \mid x = 0, y = 0) \quad\text{is}\quad \texttt{P(y[x=1] = 1 | x=0, y=0)}
 
     ``y[x=1]`` is a potential outcome, ``m=m[x=0]`` inside the brackets a nested one; ``do(x=1)`` after the bar puts all plain names of
-    its term into that world. Terms combine by ``+ - * /``, events by commas. Programs whose sample sites are finite are summed
-    exactly, in float64; others are answered by abduction and prediction, conditions selecting draws and units.
+    its term into that world. Terms combine by ``+ - * /``, events by commas. Where all sites that matter are finite, the answer is
+    a sum over their tables, exact in float64; a site matters if the query, the evidence that it uses, or an ancestor of these is it
+    (in programs whose values Python sees, all do). Otherwise it comes by abduction and prediction, conditions selecting draws and units.
 
     Args:
         text: the query.
@@ -71,7 +59,7 @@ def query(
         a callable that takes the program's own arguments and returns an :class:`~causalppl.query.estimate.Estimate`.
 
     Raises:
-        QueryError: the text cannot be read, or asks what the program cannot answer.
+        QueryError: the text cannot be read, asks what the program cannot answer, or divides by zero.
         UnknownSiteError: a name is no site.
         EvidenceError: a condition on a site which the same world's ``do`` sets.
         ImpossibleEvidenceError: a condition of probability zero.
@@ -92,100 +80,12 @@ def query(
         >>> float(cp.query("P(fire[match=0] = 0 | match=1, fire=1)", fire)())
         1.0
     """
-    tree = parse(text)
-    if over not in (None, "sample", "population"):
-        raise QueryError(f"query: over={over!r}; give 'sample', 'population' or None")
-    if not isinstance(num_samples, int) or num_samples < 1:
-        raise MethodError(f"num_samples={num_samples!r}: give a positive integer")
-    if isinstance(parameters, str):
-        raise QueryError(f"query: give parameters as a list, as in [{parameters!r}]")
-    if method is not None and (isinstance(method, type) or not hasattr(method, "sample")):
-        raise MethodError(
-            f"method={method!r} is no inference method; give cp.Exact(), cp.NUTS(), ... or None"
-        )
+    request = Request(text, parse(text), method, num_samples, units, parameters, over)
 
     def run(*args: Any, **kwargs: Any) -> Estimate:
-        form = StructuralForm(model, args, kwargs, evidence, fresh_seed(seed))
-        finite, why = None, f"method={type(method).__name__} was given"
-        if method is None:
-            try:
-                finite = FiniteModel(form)
-            except NotFinite as reason:
-                why = str(reason)
-        if finite is not None and not all(finite.knows(*s) for s in _settings(tree, finite.nodes)):
-            finite, why = None, "do sets a site to a value that it never has in the program"
-        arrows = _arrows(form) if finite is None else finite.parents
-        resolved, terms = resolve(tree, arrows, program_arguments(model))
-        asked = [o.site for o in outcomes(tree)]
-        scope = read_scope(form, arrows, asked, over, units, parameters)
-        found: tuple[Estimate, dict[str, Conditional]] | None = None
-        if finite is not None:
-            from .exact import exact_answer  # each engine loads where it is used
-
-            try:
-                found = exact_answer(resolved, terms, finite, scope, text)
-            except NotFinite as reason:
-                why = str(reason)
-            except NoExactCoupling as site:
-                why = f"the mechanism of site {str(site)!r} has no closed form for two worlds"
-        if found is not None:
-            estimate, coupled = found
-            _warn(
-                {
-                    name: (law.mechanism, law.others)
-                    for name, law in coupled.items()
-                    if len(law.support) > 2 and not law.chosen
-                }
-            )
-            return estimate
-        from .sampled import sampled_answer  # an engine that exact queries do not need
-
-        estimate, doubtful = sampled_answer(
-            resolved, terms, form, arrows, scope, text, method, num_samples, why
-        )
-        _warn(doubtful)
-        return estimate
+        return answer(request, StructuralForm(model, args, kwargs, evidence, fresh_seed(seed)))
 
     return run
-
-
-def _settings(tree: Expression, nodes: Sequence[str]) -> Iterator[tuple[str, float]]:
-    """Sites that exist, and the numbers that they are set to."""
-    for part in parts(tree):
-        for setting in (*getattr(part, "settings", ()), *getattr(part, "do", ())):
-            if isinstance(setting.value, float) and setting.site in nodes:
-                yield setting.site, setting.value
-
-
-def _arrows(form: StructuralForm) -> Arrows:
-    """Direct parents, of all sites that some runs show."""
-    found: dict[str, frozenset[str]] = {}
-    for look in range(LOOKS):
-        with isolated_rng(keyed_seed(form.seed, "dependencies", look)):
-            seen = track(form.model, form.args, form.kwargs)
-        for name, parents in seen.parents.items():
-            if seen.kinds[name] != "factor":
-                found[name] = found.get(name, frozenset()) | parents
-        if not seen.hidden:  # no value steers the program, so one run tells all
-            break
-    return {name: tuple(p for p in found if p in parents) for name, parents in found.items()}
-
-
-def _warn(doubtful: Mapping[str, tuple[str, Sequence[str]]]) -> None:
-    named = [
-        f"{name!r} ({used}; also {', '.join(others)})"
-        for name, (used, others) in doubtful.items()
-        if others
-    ]
-    if named:
-        site = next(n for n, (_, others) in doubtful.items() if others)
-        used, others = doubtful[site]
-        warn_caller(
-            f"query: the answer depends on how worlds are coupled at site {' and '.join(named)}, which no data can tell. "
-            f"Compare the couplings with cp.mechanism_sensitivity(..., mechanisms={{{site!r}: {[used, *others]!r}}}), "
-            f"bound the answer with cp.bounds, or choose one with cp.set_mechanism(model, {{{site!r}: {used!r}}})",
-            CouplingWarning,
-        )
 
 
 def mechanism_sensitivity(

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ..errors import (
-    IncompatibleMechanismError,
-    UnknownSiteError,
-    closest_name,
-    site_list,
-)
-from ..interventions import program_arguments
+import torch
+
+from ..errors import IncompatibleMechanismError, UnknownSiteError, closest_name, site_list
+from ..interventions import cast_to, check_support, program_arguments
 from ..structural.form import StructuralForm
 from ..structural.noise import fresh_seed
 from ..typing import Program
 from .finite import FiniteModel, NotFinite
 from .parser import parse
-from .resolution import Resolved, resolve
-from .terms import (
-    Arithmetic,
-    Comparison,
-    Expectation,
-    Expression,
-    Number,
-    Outcome,
-    Probability,
-    Term,
-    parts,
-)
+from .relevance import arrows_of
+from .resolution import resolve
+from .terms import Expression, Outcome, parts
 
 if TYPE_CHECKING:
     from .response_programs import Extremes
@@ -151,16 +140,29 @@ def _checked(assume: Mapping[str, str] | None) -> dict[str, str]:
 def _answer(
     tree: Expression, form: StructuralForm, assume: Mapping[str, str], arguments: tuple[str, ...]
 ) -> tuple[Extremes, tuple[str, ...]]:
-    model = FiniteModel(form)
-    query, terms = resolve(tree, model.parents, arguments)
-    _known_sites(assume, model.nodes)
-    _castable(tree, model)
-    from .response_bounds import (
-        QueryBounds,
-    )  # the solver loads where it is used: importing stays light
+    whole = None
+    if form.dependencies.hidden:
+        with contextlib.suppress(NotFinite):
+            whole = FiniteModel(form)
+    arrows = arrows_of(form) if whole is None else whole.parents
+    query, terms = resolve(tree, arrows, arguments)
+    _known_sites(assume, tuple(arrows))
+    _castable(tree, form)
+    # the solver loads where it is used: importing stays light
+    from .finite_part import FinitePart
+    from .response_bounds import QueryBounds
 
-    solver = QueryBounds(_Tables(model), tuple(assume))
-    return solver.extremes(_with_data(query, terms, model)), solver.coupled
+    part = FinitePart(form, arrows, terms, whole)
+    try:
+        solver = QueryBounds(part.program(), tuple(assume), meanings=part.meanings)
+        found = solver.extremes(query)
+    except NotFinite:  # what the reference run showed of a site is not what other runs show
+        solver = QueryBounds(part.nothing(), meanings=part.meanings)
+        found = solver.extremes(query)
+    # an order of cells, or of compared values, does not say all that an order of the values says
+    unsure = bool(set(assume) & set(part.open)) and found.low < found.high
+    coupled = tuple(dict.fromkeys((*solver.coupled, *part.compared())))
+    return replace(found, sharp=found.sharp and not unsure), coupled
 
 
 def _known_sites(names: Iterable[str], sites: Iterable[str]) -> None:
@@ -173,50 +175,12 @@ def _known_sites(names: Iterable[str], sites: Iterable[str]) -> None:
             )
 
 
-def _castable(tree: Expression, model: FiniteModel) -> None:
+def _castable(tree: Expression, form: StructuralForm) -> None:
     """Refuse interventions with values that their sites cannot have."""
     for part in parts(tree):
         settings = part.settings if isinstance(part, Outcome) else getattr(part, "do", ())
         for setting in settings:
-            if not isinstance(setting.value, Outcome):
-                model.cast(setting.site, setting.value)
-
-
-def _with_data(query: Expression, terms: Mapping[Term, Resolved], model: FiniteModel) -> Expression:
-    """The query with its resolved terms, those of rung 3 also conditioned on the program's observed values."""
-    data = tuple(Comparison(Outcome(n), "=", Number(v)) for n, v in model.observed.items())
-
-    def walk(expression: Expression) -> Expression:
-        if isinstance(expression, Arithmetic):
-            return Arithmetic(expression.operator, walk(expression.left), walk(expression.right))
-        if not isinstance(expression, Probability | Expectation):
-            return expression
-        resolved = terms[expression]
-        if resolved.rung < 3:
-            return resolved.term
-        if model.has_factors:
-            raise NotFinite("the program has factors, which weigh the observed units")
-        return replace(resolved.term, given=resolved.term.given + data)
-
-    return walk(query)
-
-
-@dataclass(frozen=True)
-class _Tables:
-    """A finite model as bounds read it."""
-
-    model: FiniteModel
-
-    @property
-    def sites(self) -> tuple[str, ...]:
-        return self.model.nodes
-
-    @property
-    def parents(self) -> Mapping[str, tuple[str, ...]]:
-        return self.model.parents
-
-    def conditional(self, site: str, given: Mapping[str, float]) -> Mapping[float, float]:
-        law = self.model.conditional(site, given)
-        if isinstance(law, float):
-            return {law: 1.0}
-        return dict(zip(law.support, law.probabilities, strict=True))
+            site = form.sites.get(setting.site)
+            if isinstance(setting.value, float) and site is not None and site.kind == "sample":
+                value = torch.tensor(setting.value, dtype=torch.float64)
+                check_support("do", site.name, site.fn, cast_to(site.name, value, site.value.dtype))

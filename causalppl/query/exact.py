@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import ImpossibleEvidenceError, QueryError
-from .arithmetic import compute, holds
+from .arithmetic import check_finite, compute, divides_by_zero, holds
 from .couplings import Conditional, Fresh
 from .estimate import Estimate, QueryDiagnostics
 from .finite import FiniteModel, NotFinite
@@ -47,8 +47,9 @@ def exact_answer(
         ImpossibleEvidenceError: a condition has probability zero.
         QueryError: an expectation over runs that lack the site.
     """
-    data = _data(model)
-    if model.has_factors and any(scope.observed(r) for r in terms.values()):
+    observed = any(scope.observed(r) for r in terms.values())
+    data = _data(model) if observed or scope.parameters else ()
+    if model.has_factors and observed:
         raise NotFinite("the program has factors, which weigh the observed units")
     coupled = _Coupled({}, set())
     weights = _parameter_weights(model, scope, data)
@@ -63,6 +64,7 @@ def exact_answer(
 
     value, interval = answer(Fresh(0, model.form.seed))
     error, notes = 0.0, list(scope.notes(terms.values()))
+    check_finite(value, query, text)
     if coupled.sampled:
         more = [answer(Fresh(b, model.form.seed))[0] for b in range(1, BATCHES)]
         batches = np.array([value, *more])
@@ -147,11 +149,8 @@ def _term(
             amount = float(happened)
         else:
             amount = float(compute(term.expression, value))
-            if math.isnan(amount) and mass > 0:
-                raise QueryError(
-                    f"query: {resolved.text!r} averages over runs that lack one of its sites, or divides zero by zero; add a condition "
-                    "after the bar that selects the runs that have it"
-                )
+            if mass > 0:
+                _check_amount(amount, resolved)
         at = key[: len(theta)]
         below[at] += mass
         above[at] += mass * amount if mass > 0 else 0.0
@@ -161,6 +160,16 @@ def _term(
             + (" together with the evidence" if scope.observed(resolved) and data else "")
         )
     return {at: above[at] / mass for at, mass in below.items() if mass > 0}
+
+
+def _check_amount(amount: float, resolved: Resolved) -> None:
+    if math.isnan(amount):
+        raise QueryError(
+            f"query: {resolved.text!r} averages over runs that lack one of its sites, or divides zero by zero; add a condition "
+            "after the bar that selects the runs that have it"
+        )
+    if math.isinf(amount):
+        raise divides_by_zero(resolved.text)
 
 
 def _world(

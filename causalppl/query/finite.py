@@ -4,32 +4,34 @@ The tables are filled as they are asked for, by running the program at the value
 no value, the sites of a program and their order are fixed, and a law depends on the tracked parents alone. Where it
 does see values (``if x:``, ``table[int(x)]``), all assignments are run; if all show the same sites, the
 program is a table too, with the parents that matter; if not, sites come and go, and the program is walked run by run.
+
+Where Python sees no value, a table needs no more than the sites that a query needs: the others keep the values of the
+reference run, whatever their distributions are, and do not belong to the table.
 """
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import NoMechanismError, ProgramError
+from ..errors import ProgramError
 from ..interventions import cast_to, check_support
-from ..mechanisms import exact_log_prob, mechanism_names
-from ..mechanisms.counts import MonotoneCount
-from ..mechanisms.discrete import GumbelMax, MonotoneBernoulli, OrderedCategorical
+from ..mechanisms import exact_log_prob
 from ..structural.form import StructuralForm
-from ..structural.sites import site_kind, site_mechanism
+from ..structural.sites import Site, site_kind
 from ..typing import Message
 from .couplings import Conditional
+from .distributions import coupling_of, doubled, numbers_of, unwrapped
+from .relevance import Relevance
 
-__all__ = ["FiniteModel", "NotFinite", "Run"]
+__all__ = ["FiniteModel", "NotFinite", "Run", "obstacle"]
 
 #: Assignments up to which a program whose values Python sees is tabulated.
 TABULATED = 2**13
@@ -59,10 +61,11 @@ class Run:
 
 
 class FiniteModel:
-    """A program of finite discrete scalar sites without plates, as tables in float64.
+    """A program whose sites that matter are finite discrete scalars outside of plates, as tables in float64.
 
     Args:
         form: the program and its arguments, read once.
+        relevance: the sites that matter; all of them where it is ``None``, or where Python sees values.
 
     Attributes:
         nodes: sample and deterministic sites, in the order of the reference run.
@@ -73,7 +76,7 @@ class FiniteModel:
         branching: whether different runs show different sites; then only :meth:`run` speaks for the program.
 
     Raises:
-        NotFinite: a site is continuous, infinite, no scalar, in a plate, or weighed by a mask or scale.
+        NotFinite: a site that matters is continuous, infinite, no scalar, in a plate, or weighed by a mask or scale.
 
     Example:
         >>> import pyro, pyro.distributions as dist
@@ -85,30 +88,31 @@ class FiniteModel:
         (('x',), (0.25, 0.75))
     """
 
-    def __init__(self, form: StructuralForm) -> None:
+    def __init__(self, form: StructuralForm, relevance: Relevance | None = None) -> None:
         self.form = form
+        found = form.dependencies
+        self.relevance = None if found.hidden else relevance
         self.has_factors = any(s.kind == "factor" for s in form.sites.values())
         self._interned: dict[Any, Conditional] = {}
         self._laws: dict[Any, tuple[Conditional, Tensor]] = {}
         self._dtypes: dict[str, torch.dtype] = {}
         self._tables: dict[tuple[str, tuple[float, ...]], Conditional | float] = {}
         for site in form.sites.values():
-            if site.frames:
-                raise NotFinite(f"site {site.name!r} stands in the plate {site.frames[-1].name!r}")
-            if site.kind == "sample" and site.masked:
-                raise NotFinite(f"site {site.name!r} is weighed by a mask or a scale")
+            why = obstacle(site) if self._needs(site.name) else None
+            if why is not None:
+                raise NotFinite(why)
         reference = self.run({}, complete=True)
         self.nodes = tuple(reference.values)
         self.supports = {name: law.support for name, law in reference.laws.items()}
         self.observed = {
             n: float(s.value)
             for n, s in form.sites.items()
-            if s.observed and s.kind == "sample" and n not in form.conditioned
+            if s.observed and s.kind == "sample" and n not in form.conditioned and n in self.nodes
         }
-        found = form.dependencies
         self.branching, self.tabulated = False, bool(found.hidden)
         self.parents: dict[str, tuple[str, ...]] = {
-            n: tuple(p for p in self.nodes if p in found.parents[n]) for n in self.nodes
+            n: tuple(p for p in self.nodes if p in found.parents[n] and not self._held(n))
+            for n in self.nodes
         }
         if found.hidden:
             self._tabulate()
@@ -128,9 +132,14 @@ class FiniteModel:
             name, kind = msg["name"], site_kind(msg)
             if kind == "factor":
                 return msg["value"]  # type: ignore[no-any-return]
-            if kind == "deterministic" or type(_unwrapped(msg["fn"])).__name__ == "Delta":
-                natural = msg["value"] if msg["value"] is not None else msg["fn"]()
-                value = self._scalar(name, natural)
+            if self.relevance is not None and name not in self.relevance:
+                return _aside(msg, self.form)
+            if (
+                kind == "deterministic"
+                or self._held(name)
+                or type(unwrapped(msg["fn"])).__name__ == "Delta"
+            ):
+                value = self._scalar(name, _aside(msg, self.form))
                 if name in values:
                     value = self._as_tensor(name, values[name], value)
                 record.values[name] = float(value)
@@ -267,6 +276,13 @@ class FiniteModel:
             check_support("do", site, known.fn, found)
         return float(found)
 
+    def _needs(self, name: str) -> bool:
+        return self.relevance is None or name in self.relevance.laws
+
+    def _held(self, name: str) -> bool:
+        """Whether the site is only ever set, so that its own law is not looked at."""
+        return self.relevance is not None and name in self.relevance.held
+
     # --- Reading sites ------------------------------------------------------------------------------------------------
 
     def _scalar(self, name: str, value: Any) -> Tensor:
@@ -284,9 +300,9 @@ class FiniteModel:
         if fn.shape() != ():
             raise NotFinite(f"site {name!r} has shape {tuple(fn.shape())}")
         if msg["mask"] is not None or msg["scale"] != 1.0:
-            raise NotFinite(f"site {name!r} is weighed by a mask or a scale")
-        base = _unwrapped(fn)
-        signature = (name, type(base), _numbers(base), str((msg["infer"] or {}).get("mechanism")))
+            raise NotFinite(_weighed(name))
+        base = unwrapped(fn)
+        signature = (name, type(base), numbers_of(base), str((msg["infer"] or {}).get("mechanism")))
         if signature not in self._laws:
             self._laws[signature] = self._read_law(msg, base)
         return self._laws[signature]
@@ -294,35 +310,53 @@ class FiniteModel:
     def _read_law(self, msg: Message, base: Any) -> tuple[Conditional, Tensor]:
         name = msg["name"]
         if not getattr(base, "has_enumerate_support", False):
-            raise NotFinite(f"site {name!r} ({type(base).__name__}) has no finite support")
+            raise NotFinite(_infinite(name, base))
         support = base.enumerate_support(expand=False).reshape(-1)
         self._dtypes[name] = support.dtype
-        exact = _doubled(base)
+        exact = doubled(base)
         wide = support.double() if support.is_floating_point() else support
         with torch.no_grad():
             p = np.exp(exact_log_prob(exact, wide).reshape(-1).double().numpy())
         if not np.isfinite(p).all() or not p.sum() > 0:
             raise ProgramError(f"site {name!r} has probabilities {p.tolist()} in some run")
         p = p / p.sum()
-        coupling = _coupling(msg, base)
+        coupling = coupling_of(msg, base)
         values = tuple(map(float, support))
         law = Conditional(name, values, tuple(map(float, p)), *coupling)
         return self._interned.setdefault((name, values, p.tobytes(), *coupling), law), support
 
 
-def _numbers(fn: Any) -> tuple[Any, ...]:
-    """The parameters of a distribution, as something that can be compared; with nested parts, the object itself."""
-    found: list[Any] = []
-    for name, part in vars(fn).items():
-        if isinstance(part, Tensor):
-            found.append(
-                (name, str(part.dtype), part.detach().cpu().contiguous().numpy().tobytes())
-            )
-        elif isinstance(part, int | float):
-            found.append((name, part))
-        elif isinstance(part, torch.distributions.Distribution):
-            return (fn,)
-    return tuple(found)
+def obstacle(site: Site) -> str | None:
+    """Why a site, as the reference run showed it, has no table; ``None`` where it has one."""
+    if site.frames:
+        return f"site {site.name!r} stands in the plate {site.frames[-1].name!r}"
+    if site.kind == "factor":
+        return None
+    if site.value.dim():
+        return f"site {site.name!r} has shape {tuple(site.value.shape)}"
+    base = unwrapped(site.fn)
+    if site.kind != "sample" or type(base).__name__ == "Delta":
+        return None
+    if site.masked:
+        return _weighed(site.name)
+    return None if getattr(base, "has_enumerate_support", False) else _infinite(site.name, base)
+
+
+def _weighed(name: str) -> str:
+    return f"site {name!r} is weighed by a mask or a scale"
+
+
+def _infinite(name: str, base: Any) -> str:
+    return f"site {name!r} ({type(base).__name__}) has no finite support"
+
+
+def _aside(msg: Message, form: StructuralForm) -> Any:
+    """The value of a site whose law is not asked for: its own where it follows from others, that of the reference run."""
+    if msg["value"] is not None and site_kind(msg) == "deterministic":
+        return msg["value"]
+    if type(unwrapped(msg["fn"])).__name__ == "Delta":
+        return msg["value"] if msg["value"] is not None else msg["fn"]()
+    return form.sites[msg["name"]].value
 
 
 def _matters(table: Mapping[tuple[float, ...], Conditional | float], i: int) -> bool:
@@ -333,44 +367,3 @@ def _matters(table: Mapping[tuple[float, ...], Conditional | float], i: int) -> 
         if rest.setdefault(other, entry) != entry:
             return True
     return False
-
-
-def _unwrapped(fn: Any) -> Any:
-    while type(fn).__name__ in ("Independent", "ExpandedDistribution", "MaskedDistribution"):
-        fn = fn.base_dist
-    return fn
-
-
-def _coupling(
-    msg: Message, base: Any
-) -> tuple[Literal["inverse_cdf", "gumbel_max", "none"], str, bool, tuple[str, ...]]:
-    chosen = (msg["infer"] or {}).get("mechanism") is not None
-    try:
-        mechanism = site_mechanism(msg)
-    except NoMechanismError:
-        return "none", "", chosen, ()
-    while hasattr(mechanism, "inner"):
-        mechanism = mechanism.inner
-    others = tuple(n for n in mechanism_names(type(base)) if n != mechanism.name)
-    kind: Literal["inverse_cdf", "gumbel_max", "none"] = "none"
-    if isinstance(mechanism, MonotoneBernoulli | OrderedCategorical | MonotoneCount):
-        kind = "inverse_cdf"
-    elif isinstance(mechanism, GumbelMax):
-        kind = "gumbel_max"
-    return kind, mechanism.name, chosen, others
-
-
-def _doubled(fn: Any, seen: dict[int, Any] | None = None) -> Any:
-    """A copy of a distribution whose parameters are in float64, what was one tensor staying one."""
-    seen = {} if seen is None else seen
-    if id(fn) in seen:
-        return seen[id(fn)]
-    twin = copy.copy(fn)
-    seen[id(fn)] = twin
-    for name, part in vars(fn).items():
-        if isinstance(part, Tensor) and part.is_floating_point():
-            twin.__dict__[name] = seen.setdefault(id(part), part.detach().double())
-        elif isinstance(part, torch.distributions.Distribution):
-            twin.__dict__[name] = _doubled(part, seen)
-    twin._validate_args = False
-    return twin

@@ -14,6 +14,7 @@ from .terms import (
     Comparison,
     Expectation,
     Expression,
+    Lookup,
     Number,
     Outcome,
     Probability,
@@ -75,6 +76,8 @@ def to_text(expression: Expression | Comparison | Setting) -> str:
             for side in (expression.left, expression.right)
         )
         return f"{left} {expression.operator} {right}"
+    if isinstance(expression, Lookup):
+        return f"f({', '.join(map(to_text, expression.arguments))})"
     after = [_list(expression.do, "do(", ")")] if expression.do else []
     after += [to_text(c) for c in expression.given]
     bar = f" | {', '.join(after)}" if after else ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -25,9 +25,10 @@ from .response_polynomials import (
 )
 from .response_programs import CouplingProgram, Extremes, Infeasible
 from .response_types import TooManyTypes, blocks_of
+from .site_laws import NoLaw
 from .terms import Arithmetic, Expectation, Expression, Number, Probability, Term
 
-__all__ = ["INTERVALS", "Interval", "QueryBounds"]
+__all__ = ["INTERVALS", "Interval", "Meaning", "QueryBounds", "Weighted"]
 
 Interval: TypeAlias = tuple[float, float]
 
@@ -50,6 +51,35 @@ class _Piece:
         return constant_of(self.top)  # the bottom of such a piece is 1
 
 
+@dataclass(frozen=True, eq=False)
+class Weighted:
+    r"""A term whose outcomes are all finite sites, weighed by functions of them.
+
+    .. math:: E[\text{both} \cdot \text{top} \cdot 1\{\text{event}\} \mid \text{given}] / E[\text{both} \mid \text{given}]
+    """
+
+    term: Term
+    top: Expression | None = None
+    both: Expression | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Meaning:
+    """What a term comes to for the finite part of a program.
+
+    Attributes:
+        known: a range that it never leaves.
+        low: its least value over the couplings of the sites that are left out, as a term of the others; ``None`` where unknown.
+        high: its greatest, if that is another.
+        sharp: whether couplings of the sites that are left out attain these, asked after both were computed.
+    """
+
+    known: Interval
+    low: Weighted | None = None
+    high: Weighted | None = None
+    sharp: Callable[[], bool] = lambda: True
+
+
 @dataclass
 class QueryBounds:
     """Bounds the terms of one program.
@@ -58,12 +88,14 @@ class QueryBounds:
         program: the program.
         monotone: sites whose responses do not decrease in any parent that changes between worlds.
         exact: search for the optimum where the couplings of several sites meet; otherwise only the outer bound.
+        meanings: terms that stand for others; the rest stand for themselves.
         coupled: after :meth:`extremes`, the sites whose coupling the bounds range over.
     """
 
     program: FiniteProgram
     monotone: Collection[str] = ()
     exact: bool = True
+    meanings: Mapping[Term, Meaning] = field(default_factory=dict)
     coupled: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -93,19 +125,32 @@ class QueryBounds:
         )
 
     def _term(self, term: Term) -> _Piece:
-        make = self.polynomials.polynomial
-        known = (0.0, 1.0) if isinstance(term, Probability) else (-math.inf, math.inf)
+        meaning = self.meanings.get(term)
+        if meaning is None:
+            known = (0.0, 1.0) if isinstance(term, Probability) else (-math.inf, math.inf)
+            return self._weighted(Weighted(term), known)
+        if meaning.low is None:
+            return _Piece(meaning.known)
+        one = self._weighted(meaning.low, meaning.known)
+        if meaning.high is None:
+            return one
+        low, high = self._solved(one), self._solved(self._weighted(meaning.high, meaning.known))
+        return _Piece((low.low, high.high), sharp=low.sharp and high.sharp and meaning.sharp())
+
+    def _weighted(self, weighted: Weighted, known: Interval) -> _Piece:
+        term, make = weighted.term, self.polynomials.polynomial
+        weight = _product(weighted.top, weighted.both)
         try:
-            bottom = make(None, term.given, term.do)
+            bottom = make(weighted.both, term.given, term.do)
             if not bottom or constant_of(bottom) == 0.0:
                 raise Infeasible
             if isinstance(term, Probability):
-                top = make(None, (*term.event, *term.given), term.do)
+                top = make(weight, (*term.event, *term.given), term.do)
             else:
                 top = {}
                 for factor, piece in _summands(term.expression):
-                    top = add(top, make(piece, term.given, term.do), factor)
-        except TooManyStates:
+                    top = add(top, make(_product(piece, weight), term.given, term.do), factor)
+        except (TooManyStates, NoLaw):
             return _Piece(known)
         except Infeasible:
             raise _impossible() from None
@@ -126,8 +171,10 @@ class QueryBounds:
                 return whole
         one, other = self._solved(left), self._solved(right)
         found = INTERVALS[operator]((one.low, one.high), (other.low, other.high))
-        # Two numbers give a number; anything wider may not be attained by one coupling.
-        return _Piece(_both(found, known), sharp=one.low == one.high and other.low == other.high)
+        # What two wide ranges come to may not be attained by one coupling; with a number there is no such doubt.
+        number = one.low == one.high or other.low == other.high
+        number &= operator != "/" or not other.low <= 0.0 <= other.high
+        return _Piece(_both(found, known), sharp=number and one.sharp and other.sharp)
 
     def _written_as_one(
         self, operator: str, left: _Piece, right: _Piece, known: Interval
@@ -185,6 +232,12 @@ class QueryBounds:
             return Extremes(*piece.known, False)
         low, high = _both((found.low, found.high), piece.known)
         return Extremes(low, high, found.sharp and (not split or low == high))
+
+
+def _product(left: Expression | None, right: Expression | None) -> Expression | None:
+    if left is None or right is None:
+        return right if left is None else left
+    return Arithmetic("*", left, right)
 
 
 def _impossible() -> ImpossibleEvidenceError:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from ..errors import UnknownSiteError, closest_name, site_list
-from .terms import Arithmetic, Comparison, Expression, Number, Outcome, Setting
+from .terms import Arithmetic, Comparison, Expression, Lookup, Number, Outcome, Setting
 
 __all__ = [
     "Config",
@@ -297,6 +297,9 @@ def outcomes_in(expression: Expression) -> Iterator[Outcome]:
     elif isinstance(expression, Arithmetic):
         yield from outcomes_in(expression.left)
         yield from outcomes_in(expression.right)
+    elif isinstance(expression, Lookup):
+        for argument in expression.arguments:
+            yield from outcomes_in(argument)
 
 
 def value_of(expression: Expression, values: Mapping[Outcome, float]) -> float:
@@ -310,6 +313,8 @@ def value_of(expression: Expression, values: Mapping[Outcome, float]) -> float:
         if expression.operator == "/":
             return left / right if right else math.copysign(math.inf, left) if left else math.nan
         return {"+": left + right, "-": left - right, "*": left * right}[expression.operator]
+    if isinstance(expression, Lookup):
+        return expression.function(tuple(value_of(a, values) for a in expression.arguments))
     raise TypeError(f"a term inside a term: {expression!r}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,12 +12,10 @@ from .. import interventions
 from ..counterfactual import Posterior
 from ..errors import ImpossibleEvidenceError, InferenceError, QueryError
 from ..inference import Method
-from ..mechanisms import mechanism_names
 from ..structural import Interval
 from ..structural.form import StructuralForm
-from ..structural.sites import Site, site_kind
-from ..typing import Message
-from .arithmetic import compute, holds
+from .arithmetic import check_finite, compute, holds
+from .doubts import Seen, doubtful_couplings
 from .draws import Unobserved, chunks, new_units, posterior_of
 from .estimate import Estimate, QueryDiagnostics
 from .layout import Layout
@@ -52,16 +49,15 @@ def sampled_answer(
     sampler = _Sampler(form, arrows, scope, method, num_samples)
     sums = {term: sampler.term(resolved) for term, resolved in terms.items()}
     value, interval, error, draws = summarise(query, sums)
-    coupled: dict[str, Site] = {}
-    for resolved in terms.values():
-        coupled |= sampler.coupled(resolved)
-    names = {n: getattr(s.mechanism, "name", "?") for n, s in coupled.items()}
-    chosen = _chosen(form)
-    doubtful: dict[str, tuple[str, Sequence[str]]] = {
-        n: (names[n], [m for m in mechanism_names(type(_base(s.fn))) if m != names[n]])
-        for n, s in coupled.items()
-        if n not in chosen and _categories(s.fn) > 2
-    }
+    for term, own in sums.items():
+        check_finite(own.ratio(tuple(range(own.weight.dim()))), term, terms[term].text)
+    check_finite(value, query, text)
+    coupled = [sampler.coupled(resolved) for resolved in terms.values()]
+    names = {n: getattr(form.sites[n].mechanism, "name", "?") for found in coupled for n in found}
+    doubtful: dict[str, tuple[str, Sequence[str]]] = {}
+    for resolved, found in zip(terms.values(), coupled, strict=True):
+        if found:
+            doubtful |= doubtful_couplings(sampler.seen[resolved.text], found, arrows)
     diagnostics = QueryDiagnostics(
         ", ".join(dict.fromkeys(sampler.methods)),
         "; ".join(dict.fromkeys([f"sampled: {why}", *sampler.reasons])),
@@ -89,6 +85,7 @@ class _Sampler:
         self.methods: list[str] = []
         self.reasons: list[str] = []
         self.remarks: list[str] = []
+        self.seen: dict[str, Seen] = {}
         self._posteriors: dict[object, Posterior] = {}
         self._new: tuple[Posterior, int] | None = None
 
@@ -261,6 +258,7 @@ class _Sampler:
         if base is None:
             for outcome in found:
                 _declare(outcome.settings, names, worlds)
+        self.seen[resolved.text] = Seen(posterior, worlds)
         sites = [o.site for o in found]
         keep = sites if all(n in posterior._form.sites for n in sites) else None
         weights, totals = [], []
@@ -291,25 +289,25 @@ class _Sampler:
 
     # --- Couplings ----------------------------------------------------------------------------------------------------
 
-    def coupled(self, resolved: Resolved) -> dict[str, Site]:
+    def coupled(self, resolved: Resolved) -> tuple[str, ...]:
         """Sample sites that the answer depends on in two worlds, downstream of what differs between these."""
         observed = self.scope.observed(resolved)
         if resolved.rung < 3 and not observed:
-            return {}
+            return ()
         term = resolved.term
         event = term.event if isinstance(term, Probability) else (term.expression,)
         found = outcomes(*event, *term.given)
         settings = {o.settings for o in found} | ({()} if observed else set())
         if len(settings) < 2:
-            return {}
+            return ()
         set_sites = {s.site for world in settings for s in world}
         asked = {o.site for o in found}
         upstream = asked.union(*(self._ancestors(n) for n in asked))
-        return {
-            n: s
+        return tuple(
+            n
             for n, s in self.form.sites.items()
             if self._sampled(n) and n in upstream and self._ancestors(n) & set_sites and s.mechanism
-        }
+        )
 
 
 def _declare(
@@ -346,36 +344,3 @@ def _equality(comparison: Comparison) -> tuple[Outcome, float] | None:
         if comparison.operator == "=" and isinstance(left, Outcome) and isinstance(right, Number):
             return left, right.value
     return None
-
-
-def _base(fn: Any) -> Any:
-    while hasattr(fn, "base_dist"):
-        fn = fn.base_dist
-    return fn
-
-
-def _categories(fn: Any) -> float:
-    """Values of a categorical site; 0 for other families."""
-    base = _base(fn)
-    names = mechanism_names(type(base))
-    if "gumbel_max" not in names:
-        return 0
-    probs = getattr(base, "probs", None)
-    return math.inf if probs is None else probs.shape[-1]
-
-
-def _chosen(form: StructuralForm) -> set[str]:
-    """Sites whose mechanism the user chose."""
-    found: set[str] = set()
-
-    def rule(msg: Message) -> Tensor:
-        if site_kind(msg) == "sample" and (msg["infer"] or {}).get("mechanism") is not None:
-            found.add(msg["name"])
-        site = form.sites.get(msg["name"])
-        value = msg["value"] if msg["value"] is not None else None
-        if value is None:
-            value = site.value if site is not None else msg["fn"].sample()
-        return value  # type: ignore[no-any-return]
-
-    form.run(rule)
-    return found

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -15,6 +15,7 @@ __all__ = [
     "Comparison",
     "Expectation",
     "Expression",
+    "Lookup",
     "Number",
     "Outcome",
     "Probability",
@@ -83,9 +84,17 @@ class Expectation:
     do: tuple[Setting, ...] = ()
 
 
+@dataclass(frozen=True, eq=False)
+class Lookup:
+    """A function of outcomes and numbers that the notation has no word for; engines make it, the parser never does."""
+
+    arguments: tuple[Outcome | Number, ...]
+    function: Callable[[tuple[float, ...]], float]
+
+
 Term: TypeAlias = Probability | Expectation
 #: Inside a term: outcomes, numbers and their arithmetic. A whole query: terms, numbers and their arithmetic.
-Expression: TypeAlias = Outcome | Number | Arithmetic | Probability | Expectation
+Expression: TypeAlias = Outcome | Number | Arithmetic | Probability | Expectation | Lookup
 
 
 def parts(expression: Expression) -> Iterator[Expression]:

@@ -167,7 +167,7 @@ def ternary(rows=((0.2, 0.3, 0.5), (0.5, 0.3, 0.2)), **infer):
 
 
 def test_a_default_coupling_that_matters_is_named():
-    with pytest.warns(cp.errors.CouplingWarning, match=r"'y' \(gumbel_max; also inverse_cdf\).*sensitivity.*cp.bounds"):  # fmt: skip
+    with pytest.warns(cp.errors.CouplingWarning, match=r"'y' \(gumbel_max; also inverse_cdf, .*sensitivity.*cp.bounds"):  # fmt: skip
         estimate = cp.query("P(y[x=1] = 0 | x=0, y=1)", ternary())()
     assert estimate.diagnostics.mechanisms == {"y": "gumbel_max"}
 
@@ -302,3 +302,69 @@ def test_twelve_binary_sites_in_four_worlds_are_quick():
     assert float(cp.query("P(v11[v0=1]=1, v11[v0=0]=0)", chain)()) == pytest.approx(
         0.5**11, abs=1e-12
     )
+
+
+# --- Divisions by zero ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("noise", ["finite", "continuous"])
+@pytest.mark.parametrize("text", ["E[y / x]", "E[y] / E[zero]", "E[zero / zero]", "1 / E[y / x]", "E[y] / P(y < 0 | x=1)"])  # fmt: skip
+def test_a_division_by_zero_is_refused(text, noise):
+    def model():
+        x = pyro.sample("x", dist.Bernoulli(0.5))
+        pyro.deterministic("zero", 0.0 * x)
+        law = dist.Exponential(1.0) if noise == "continuous" else dist.Bernoulli(0.5)
+        return pyro.sample("y", law)
+
+    with pytest.raises(cp.errors.QueryError, match=r"zero.*a condition after the bar"):
+        cp.query(text, model, num_samples=200, seed=0)()
+    assert float(cp.query("E[y / x | x != 0]", model, num_samples=200, seed=0)()) > 0
+
+
+# --- Warnings where laws differ ---------------------------------------------------------------------------------------
+
+
+def three(row, size=4):
+    """Three categories whose probabilities a tracked parent picks by ``row``; in a plate, so that they are sampled."""
+    table = double([0.2, 0.3, 0.5], [0.5, 0.3, 0.2])
+
+    def model():
+        with pyro.plate("units", size):
+            x = pyro.sample("x", dist.Bernoulli(0.5))
+            return pyro.sample("y", dist.Categorical(table[row(x)]))
+
+    return model
+
+
+def test_a_tracked_parent_without_effect_is_no_reason_to_warn():
+    text = "P(y[x=1] = 0 | x=0, y=1)"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = cp.query(text, three(lambda x: (0 * x).long()), seed=0, num_samples=400)()
+        assert float(found) == 0.0
+        # the other world's law is the same because the set value is what x is where the condition holds
+        cp.query("P(y[x=1] = 0 | x=1, y=1)", three(lambda x: torch.ones_like(x).long()), num_samples=400)()  # fmt: skip
+    with pytest.warns(cp.errors.CouplingWarning, match="'y'"):
+        cp.query(text, three(lambda x: x.long()), seed=0, num_samples=400)()
+
+
+def test_a_law_that_rarely_differs_is_still_named():
+    def model():
+        with pyro.plate("units", 1):
+            x = pyro.sample("x", dist.Bernoulli(0.5))
+            rare = pyro.sample("rare", dist.Bernoulli(0.02))
+            table = double([0.2, 0.3, 0.5], [0.5, 0.3, 0.2])
+            return pyro.sample("y", dist.Categorical(table[(x * rare).long()]))
+
+    with pytest.warns(cp.errors.CouplingWarning, match="'y'"):
+        cp.query("P(y[x=1] = 0, y[x=0] = 1)", model, seed=0, num_samples=1000)()
+
+
+def test_what_is_sampled_says_why():
+    def vector():
+        x = pyro.sample("x", dist.Bernoulli(0.5))
+        return pyro.sample("y", dist.OneHotCategorical(torch.tensor([0.5, 0.5]) + 0 * x))
+
+    found = cp.query("E[y | do(x=1)]", vector, num_samples=100, seed=0)()
+    assert "site 'y' has shape (2,)" in found.diagnostics.why
+    assert cp.query("P(x=1)", vector)().exact
