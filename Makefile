@@ -22,11 +22,14 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)  ## what would have happened to the people who kept smoking, had they quit?
 	@$(RUN) -m tutorials.demo
 
+# One process for each core, and one thread in each.
+TESTS := OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto
+
 test: $(INSTALLED)  ## the default tests
-	$(RUN) -m pytest
+	$(TESTS)
 
 slow: $(INSTALLED)  ## the tests that take more than about ten seconds each
-	$(RUN) -m pytest -m slow
+	$(TESTS) -m slow
 
 lint: $(INSTALLED)  ## style, types and layers
 	$(RUN) -m ruff check .

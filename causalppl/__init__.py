@@ -36,6 +36,7 @@ __all__ = [
     "Worlds",
     "abduct",
     "bounds",
+    "causal_graph",
     "compile",
     "counterfactual",
     "diagnostics",
@@ -63,4 +64,8 @@ def __getattr__(name: str) -> object:
         import importlib
 
         return importlib.import_module(f".{name}", __name__)
+    if name == "causal_graph":
+        from .graph import causal_graph
+
+        return causal_graph
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

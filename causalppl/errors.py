@@ -17,6 +17,8 @@ __all__ = [
     "CouplingWarning",
     "EvidenceError",
     "ExecutorWarning",
+    "GraphError",
+    "GraphWarning",
     "GuideMismatchError",
     "ImpossibleEvidenceError",
     "IncompatibleMechanismError",
@@ -115,6 +117,10 @@ class QueryError(CausalPPLError, ValueError):
     """A query that cannot be read, or that asks what its program cannot answer."""
 
 
+class GraphError(CausalPPLError, ValueError):
+    """A graph that is no causal graph, or a question that it cannot answer."""
+
+
 class CausalPPLWarning(UserWarning):
     """Base of all warnings of causalppl."""
 
@@ -125,6 +131,10 @@ class InferenceWarning(CausalPPLWarning):
 
 class CouplingWarning(CausalPPLWarning):
     """An answer that depends on how worlds are coupled, where the family has several couplings."""
+
+
+class GraphWarning(CausalPPLWarning):
+    """A graph that may lack arrows or sites of its program."""
 
 
 class ExecutorWarning(CausalPPLWarning):

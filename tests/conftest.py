@@ -85,3 +85,51 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
         changed = [name for name, value in before.items() if after[name] != value]
         if changed:
             pytest.fail(f"{pyfuncitem.nodeid} changed {', '.join(changed)}", pytrace=False)
+
+
+# --- What the zoo of programs comes to -------------------------------------------------------------------------------
+
+#: Program to check to outcome, in the order of the run.
+_OUTCOMES: dict[str, dict[str, str]] = {}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, Any, Any]:
+    """Notes how a check of one of the zoo's programs ended on its report, which travels where tests run in other processes."""
+    report = yield
+    entry = getattr(item, "callspec", None) and item.callspec.params.get("entry")
+    if hasattr(entry, "program") and (report.when == "call" or report.failed):
+        missing = report.outcome == "skipped" and hasattr(report, "wasxfail")
+        outcome = "expected failure" if missing else report.outcome
+        check = item.originalname.removeprefix("test_").replace("_", " ")
+        report.user_properties.append(("zoo", [entry.name, check, outcome]))
+    return report
+
+
+def pytest_runtest_logreport(report: Any) -> None:
+    """Collects the notes."""
+    for key, value in report.user_properties:
+        if key == "zoo" and (report.when == "call" or report.failed):
+            name, check, outcome = value
+            _OUTCOMES.setdefault(name, {})[check] = outcome
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """N of M programs, and for the others what failed; K of L distributions."""
+    if not _OUTCOMES:
+        return
+    from causalppl.mechanisms.table import table
+
+    terminalreporter.section("the zoo of programs")
+    good = 0
+    for name, checks in _OUTCOMES.items():
+        failed = [f"{check} ({how})" for check, how in checks.items() if how != "passed"]
+        good += not failed
+        if failed:
+            terminalreporter.write_line(f"{name:45s} {'; '.join(failed)}")
+    counted = next(line for line in table().splitlines() if " distributions of " in line)
+    terminalreporter.write_line(
+        f"{good} of {len(_OUTCOMES)} programs pass every check; {counted.partition(' of `')[0]}"
+    )

@@ -12,7 +12,6 @@ from ..progress import Progress
 from ..structural.form import StructuralForm
 from .enumeration import Enumeration
 from .exact import Exact
-from .finite_latents import support_of
 from .importance import ImportanceSampling
 from .nuts import NUTS
 from .posterior_draws import PosteriorDraws, common_units
@@ -46,11 +45,15 @@ def choose_and_sample(form: StructuralForm, num_samples: int, progress: Progress
         reasons.append(reason)
         if found is not None:
             return replace(found, why="; ".join([found.why, *filter(None, reasons)]))
-    ranges = any(s.kind == "deterministic" and s.interval is not None for s in form.sites.values())
-    if ranges or any(s.discrete and support_of(s) is None for s in latent.values()):  # not by NUTS
-        return ImportanceSampling().sample(form, num_samples, progress)
-    nuts = NUTS().sample(form, num_samples, progress)
-    return replace(nuts, why="; ".join([nuts.why, *reasons]))
+    try:
+        last = NUTS().sample(form, num_samples, progress)
+    except MethodError as error:  # such as discrete latents without end: the prior's draws and their doubt are what there is
+        try:
+            last = ImportanceSampling().sample(form, num_samples, progress)
+        except CausalPPLError as failure:
+            raise failure from error
+        reasons = [reasons[-1], _first_part(error)]
+    return replace(last, why="; ".join([last.why, *reasons]))
 
 
 _PRIOR = ImportanceSampling(warn=False)
@@ -72,7 +75,7 @@ def _tried(
     try:
         found = method.sample(form, num_samples, progress)
     except CausalPPLError as error:
-        return None, f"{name}: {str(error).split(';')[0]}"
+        return None, f"{name}: {_first_part(error)}"
     k_max = float(torch.as_tensor(found.pareto_k).max())
     least = float(torch.as_tensor(found.ess).min())
     if k_max <= 0.7 and least >= num_samples / 2:
@@ -85,3 +88,7 @@ def _dims_together(form: StructuralForm) -> int:
     units = common_units(form.latent)
     each = torch.Size(units.sizes).numel() if units.dims else 1
     return sum(s.value.numel() for s in form.latent.values()) // each
+
+
+def _first_part(error: Exception) -> str:
+    return str(error).split(";")[0]

@@ -1,0 +1,406 @@
+"""The causal graph as a value: its nodes and arrows, and the questions it answers by itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from typing import Any
+
+import networkx as nx
+
+from ..errors import GraphError, QueryError, UnknownSiteError, closest_name, site_list
+from ..structural import StructuralForm
+from .drawing import Drawing, draw
+from .formula import Conditional, Formula, Product, Sum
+from .identification import Hedge, Identification, identify
+from .mixed import MixedGraph
+from .perturbation import Effects, perturb
+from .separation import determined, separated
+from .twin import twin_nodes
+
+__all__ = ["CausalGraph"]
+
+_EXAMPLE = "P(y | do(x), z)"
+_MOST_SUBSETS = 50_000
+
+
+@dataclass(frozen=True)
+class CausalGraph:
+    """Sites and the arrows between them.
+
+    Attributes:
+        arrows: node to its parents, in the order of the program.
+        latent: the nodes whose values are not known.
+        deterministic: the nodes that are functions of their parents.
+        parameters: latent nodes that are learnt from all units: no confounders of one, and left out of identification.
+        selection: factor to the nodes it depends on. A factor is no node: it selects, so it counts as conditioned.
+        hidden: nodes whose values Python saw; arrows and sites after them are those of one run.
+        intervened: the nodes that are set from outside.
+        plates: node to the plates it is in, outermost first.
+        form: the structural form that the graph was read off, where there is one.
+
+    Example:
+        >>> graph = CausalGraph({"z": [], "x": ["z"], "y": ["x", "z"]})
+        >>> graph.backdoor_sets("x", "y")
+        [frozenset({'z'})]
+        >>> print(graph.identify("P(y | do(x))").estimand)
+        sum_{z'} P(z') P(y | z', x)
+    """
+
+    arrows: Mapping[str, Iterable[str]]
+    latent: frozenset[str] = frozenset()
+    deterministic: frozenset[str] = frozenset()
+    parameters: frozenset[str] = frozenset()
+    selection: Mapping[str, Iterable[str]] = ()  # type: ignore[assignment]
+    hidden: frozenset[str] = frozenset()
+    intervened: frozenset[str] = frozenset()
+    plates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    form: StructuralForm | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "arrows", {n: frozenset(p) for n, p in self.arrows.items()})
+        chosen = {n: frozenset(p) for n, p in dict(self.selection).items()}
+        object.__setattr__(self, "selection", chosen)
+        for name in ("latent", "deterministic", "parameters", "hidden", "intervened"):
+            object.__setattr__(self, name, frozenset(getattr(self, name)))
+            self._known(getattr(self, name))
+        for parents in [*self.arrows.values(), *chosen.values()]:
+            self._known(parents)
+        if not nx.is_directed_acyclic_graph(self.to_networkx()):
+            raise GraphError("the arrows form a cycle; a causal graph has none")
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """All sites, in the order of the program."""
+        return tuple(self.arrows)
+
+    @property
+    def edges(self) -> tuple[tuple[str, str], ...]:
+        """All arrows, parent first."""
+        return tuple((p, n) for n in self.nodes for p in self.nodes if p in self.arrows[n])
+
+    def to_networkx(self) -> nx.DiGraph:
+        """The graph as a ``networkx.DiGraph``."""
+        graph = nx.DiGraph()
+        graph.add_nodes_from(self.nodes)
+        graph.add_edges_from(self.edges)
+        return graph
+
+    def parents(self, x: str) -> frozenset[str]:
+        """The nodes with an arrow into ``x``."""
+        self._known([x])
+        return frozenset(self.arrows[x])
+
+    def ancestors(self, x: str) -> frozenset[str]:
+        """The nodes from which a directed path leads to ``x``, without ``x``."""
+        self._known([x])
+        return frozenset(nx.ancestors(self.to_networkx(), x))
+
+    def descendants(self, x: str) -> frozenset[str]:
+        """The nodes to which a directed path leads from ``x``, without ``x``."""
+        self._known([x])
+        return frozenset(nx.descendants(self.to_networkx(), x))
+
+    def do(self, x: str | Iterable[str]) -> CausalGraph:
+        """The graph once ``x`` is set from outside: no arrow leads into it, and its value is known."""
+        chosen = self._known([x] if isinstance(x, str) else x)
+        arrows = {n: () if n in chosen else p for n, p in self.arrows.items()}
+        known = {n: getattr(self, n) - chosen for n in ("latent", "deterministic", "parameters")}
+        return replace(self, arrows=arrows, intervened=self.intervened | chosen, form=None, **known)
+
+    def twin(self, interventions: Iterable[str] | Mapping[str, Any]) -> CausalGraph:
+        """The twin network: this world and one, ``counterfactual``, where some sites are set, sharing noise.
+
+        Sites that an intervention changes are copied as ``world/site``, a function of their parents and of the latent
+        ``noise/site``, which the copies share.
+
+        Args:
+            interventions: the sites that are set, or a mapping from them to values, which the graph does not depend on; or a
+                mapping from worlds to such sites or mappings.
+
+        Raises:
+            UnknownSiteError: a name that is no node.
+            GraphError: a copy would have the name of a node.
+
+        Example:
+            >>> graph = CausalGraph({"z": [], "x": ["z"], "y": ["x", "z"]})
+            >>> twin = graph.twin({"x": 1.0})
+            >>> twin.d_separated("x", "counterfactual/y"), twin.d_separated("x", "counterfactual/y", "z")
+            (False, True)
+        """
+        if isinstance(interventions, str):
+            interventions = [interventions]
+        several = isinstance(interventions, Mapping) and all(
+            isinstance(v, Mapping | list | tuple | set | frozenset) for v in interventions.values()
+        )
+        given = dict(interventions) if several else {"counterfactual": interventions}  # type: ignore[arg-type, call-overload]
+        worlds = {str(w): self._known(x) for w, x in given.items()}
+        found = twin_nodes(self.to_networkx(), self.deterministic, worlds)
+        for node in found.original:
+            if node in self.arrows:
+                raise GraphError(
+                    f"twin: the graph has a node {node!r} already; give the world another name"
+                )
+        copies = found.original.items()
+        return replace(
+            self,
+            arrows=found.arrows,
+            latent=self.latent | (set(found.original) - found.intervened),
+            deterministic=frozenset(found.functions),
+            intervened=self.intervened | found.intervened,
+            plates={**self.plates, **{c: self.plates[n] for c, n in copies if n in self.plates}},
+            form=None,
+        )
+
+    def render(self) -> Drawing:
+        """A drawing, with its text in DOT as ``.source``: latent nodes are dashed, observed ones shaded, functions boxes.
+
+        Intervened nodes have a double border, plates are boxes around their nodes, arrows from values that Python saw are dotted.
+        """
+        return draw(self)
+
+    def check(self, moves: int = 4) -> Effects:
+        """Look for the arrows again, by moving one site at a time, and compare.
+
+        Raises:
+            GraphError: a site has an effect where the graph has no arrow, or there is no program to run.
+        """
+        if self.form is None:
+            raise GraphError(
+                "check: only a graph that was read off a program can be checked against it"
+            )
+        effects = perturb(self.form, moves)
+        halves = self.form.halves
+        whole = {n: n.removesuffix("_observed") for n in halves.values()}
+        arrows = frozenset(
+            (whole.get(a, a), whole.get(b, b)) for a, b in effects.arrows if a not in halves
+        )
+        arrows = frozenset((a, b) for a, b in arrows if a != b)
+        missing = [
+            (a, b)
+            for a, b in sorted(arrows)
+            if a not in {**self.selection, **self.arrows}.get(b, ())
+        ]
+        if missing:
+            pairs = ", ".join(f"{a} -> {b}" for a, b in missing)
+            raise GraphError(f"check: the program has effects that tracking has not seen: {pairs}")
+        return replace(effects, arrows=arrows)
+
+    def d_separated(
+        self, a: str | Iterable[str], b: str | Iterable[str], given: str | Iterable[str] = ()
+    ) -> bool:
+        """Whether ``a`` and ``b`` are independent given ``given`` in every program with this graph.
+
+        A function of conditioned nodes is conditioned (D-separation); factors are. Parameters are ordinary nodes here.
+
+        Raises:
+            UnknownSiteError: a name that is no node.
+            GraphError: the sets overlap.
+        """
+        sets = [self._known([s] if isinstance(s, str) else s) for s in (a, b, given)]
+        for one, other in combinations(sets, 2):
+            if one & other:
+                raise GraphError(
+                    f"d_separated: {site_list(sorted(one & other))} is in two of the three sets; give each node once"
+                )
+        graph, selected = self._selected(self.to_networkx())
+        return separated(graph, sets[0], sets[1], sets[2] | selected, self.deterministic)
+
+    def backdoor_sets(self, x: str, y: str) -> list[frozenset[str]]:
+        """Every minimal set of observed nodes that satisfies the back-door criterion; the empty one where none is needed.
+
+        A set of which ``x`` is a function leaves nothing to compare, and is not among them.
+        """
+        graph = self._question({x}, {y})
+        after = nx.descendants(graph, x) | {x}
+        cut = graph.copy()
+        cut.remove_edges_from(list(graph.out_edges(x)))
+        near = nx.ancestors(graph, x) | nx.ancestors(graph, y)
+
+        def valid(z: frozenset[str]) -> bool:
+            return x not in determined(graph, z, self.deterministic) and separated(
+                cut, {x}, {y}, z, self.deterministic
+            )
+
+        return _minimal(self._observed(graph) & near - after - {x, y}, valid)
+
+    def frontdoor_sets(self, x: str, y: str) -> list[frozenset[str]]:
+        """Every minimal set of observed nodes that satisfies the front-door criterion."""
+        graph = self._question({x}, {y})
+        candidates = self._observed(graph) & nx.ancestors(graph, y) - {x, y}
+        candidates -= determined(graph, {x}, self.deterministic)
+        no_out = graph.copy()
+        no_out.remove_edges_from(list(graph.out_edges(x)))
+
+        def valid(m: frozenset[str]) -> bool:
+            rest = graph.subgraph(set(graph) - m)
+            if nx.has_path(rest, x, y):
+                return False
+            if not separated(no_out, {x}, m, (), self.deterministic):
+                return False
+            cut = graph.copy()
+            cut.remove_edges_from(list(graph.out_edges(m)))
+            return separated(cut, m, {y}, {x}, self.deterministic)
+
+        return _minimal(candidates, valid)
+
+    def instruments(self, x: str, y: str) -> dict[str, list[frozenset[str]]]:
+        """Instruments for the effect of ``x`` on ``y``, each with the minimal sets it is to be conditioned on.
+
+        An instrument is dependent on ``x``, and separated from ``y`` once no arrow leads into ``x``.
+
+        References:
+            Pearl (2009), Causality, section 7.4.
+        """
+        graph = self._question({x}, {y})
+        after = nx.descendants(graph, x)
+        cut = graph.copy()
+        cut.remove_edges_from(list(graph.in_edges(x)))
+        found = {}
+        candidates = self._observed(graph) - after - {x, y}
+        for z in sorted(candidates, key=self.nodes.index):
+
+            def valid(w: frozenset[str], z: str = z) -> bool:
+                return not separated(graph, {z}, {x}, w, self.deterministic) and separated(
+                    cut, {z}, {y}, w, self.deterministic - {x}
+                )
+
+            sets = _minimal(candidates - {z}, valid)
+            if sets:
+                found[z] = sets
+        return found
+
+    def identify(self, question: str) -> Identification:
+        """Whether ``P(y | do(x), z)`` follows from the distribution of the observed nodes, and how.
+
+        Raises:
+            QueryError: text of another form.
+            GraphError: a name in the question is latent, or a factor selects the units.
+        """
+        y, x, z = _parse(question)
+        graph = self._question(x, y, z)
+        asked = x | y | z
+        kept = self._observed(graph)
+        free_of_noise = self.deterministic & set(graph)
+        named = {
+            d
+            for d in free_of_noise
+            if d in kept and d not in determined(graph, kept - free_of_noise, free_of_noise)
+        }
+        kept = (kept - free_of_noise) | named | asked
+        found = identify(MixedGraph.project(graph, kept, free_of_noise), y, x, z)
+        if isinstance(found, Hedge):
+            return Identification(question, hedge=found)
+        for conditional, bound in _conditionals(found):
+            # a treatment that is summed over has weight zero where it cannot be
+            for t in (x & self.deterministic & set(conditional.given)) - bound:
+                if t in determined(graph, set(conditional.given) - {t}, self.deterministic):
+                    why = f"{conditional} would be needed, and {t} is a function of the other sites behind the bar"
+                    return Identification(question, why=why)
+        return Identification(question, estimand=found)
+
+    def _known(self, names: Iterable[str]) -> frozenset[str]:
+        wanted = frozenset(names)
+        for name in sorted(wanted):
+            if name not in self.arrows:
+                near = closest_name(name, self.arrows)
+                raise UnknownSiteError(
+                    f"the graph has no node {name!r}; its nodes are {site_list(self.arrows)}"
+                    + (f"; did you mean {near!r}?" if near else "")
+                )
+        return wanted
+
+    def _selected(self, graph: nx.DiGraph) -> tuple[nx.DiGraph, set[str]]:
+        names = {factor: f"\0{factor}" for factor in self.selection}
+        for factor, node in names.items():
+            graph.add_edges_from((p, node) for p in self.selection[factor])
+            graph.add_node(node)
+        return graph, set(names.values())
+
+    def _question(self, *sets: Iterable[str]) -> nx.DiGraph:
+        """One unit's graph, for a question about these sets."""
+        seen: set[str] = set()
+        for names in sets:
+            wanted = self._known(names)
+            if wanted & seen:
+                raise GraphError(
+                    f"{site_list(sorted(wanted & seen))} is named twice in the question"
+                )
+            seen |= wanted
+        for name in sorted(seen & self.latent):
+            raise GraphError(
+                f"{name!r} is latent: nothing observed tells of it; name the observed sites, causal_graph(model, observed=[...])"
+            )
+        graph = self.to_networkx()
+        for factor, parents in self.selection.items():
+            if set(parents) - self.parameters:
+                raise GraphError(
+                    f"the factor {factor!r} selects units by {site_list(sorted(parents))}; these criteria hold for unselected units only"
+                )
+        graph.remove_nodes_from(self.parameters)
+        return graph
+
+    def _observed(self, graph: nx.DiGraph) -> frozenset[str]:
+        return frozenset(graph) - self.latent
+
+
+def _minimal(
+    candidates: Iterable[str], valid: Callable[[frozenset[str]], bool]
+) -> list[frozenset[str]]:
+    """The valid subsets without a valid proper subset, smallest first."""
+    names, tried = sorted(candidates), 0
+    found: list[frozenset[str]] = []
+    for size in range(len(names) + 1):
+        for subset in map(frozenset, combinations(names, size)):
+            if any(f <= subset for f in found):
+                continue
+            tried += 1
+            if tried > _MOST_SUBSETS:
+                raise GraphError(
+                    f"{len(names)} observed nodes have too many subsets to try; name fewer with causal_graph(model, observed=[...])"
+                )
+            if valid(subset):
+                found.append(subset)
+    return found
+
+
+def _conditionals(
+    formula: Formula, bound: frozenset[str] = frozenset()
+) -> Iterator[tuple[Conditional, frozenset[str]]]:
+    """Every conditional probability in a formula, and the sites that sums around it bind."""
+    if isinstance(formula, Conditional):
+        yield formula, bound
+    elif isinstance(formula, Product):
+        for factor in formula.factors:
+            yield from _conditionals(factor, bound)
+    elif isinstance(formula, Sum):
+        yield from _conditionals(formula.body, bound | set(formula.over))
+    else:
+        yield from _conditionals(formula.top, bound)
+        yield from _conditionals(formula.bottom, bound)
+
+
+def _parse(text: str) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+    name = r"[^\W\d]\w*(?:[./]\w+)*"
+    match = (
+        re.fullmatch(r"\s*P\s*\(([^|]*)(?:\|(.*))?\)\s*", text) if isinstance(text, str) else None
+    )
+    if match is None:
+        raise QueryError(f"identify: {text!r} is no question of the form {_EXAMPLE!r}")
+    rest = match[2] or ""
+    doing = re.findall(r"\bdo\s*\(([^()]*)\)", rest)
+    rest = re.sub(r"\bdo\s*\([^()]*\)", "", rest)
+    sets = []
+    for part in (match[1], ",".join(doing), rest):
+        words = [w.strip() for w in part.split(",") if w.strip()]
+        for word in words:
+            if not re.fullmatch(name, word):
+                raise QueryError(
+                    f"identify: {word!r} in {text!r} is no site's name; the form is {_EXAMPLE!r}, without values"
+                )
+        sets.append(frozenset(words))
+    if not sets[0]:
+        raise QueryError(f"identify: {text!r} names no outcome; the form is {_EXAMPLE!r}")
+    return sets[0], sets[1], sets[2]
