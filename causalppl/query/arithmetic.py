@@ -11,7 +11,7 @@ import torch
 from ..errors import QueryError
 from .terms import Arithmetic, Comparison, Expression, Number, Outcome, parts
 
-__all__ = ["check_finite", "compute", "divides_by_zero", "holds"]
+__all__ = ["check_finite", "compute", "divides_by_zero", "holds", "linear"]
 
 
 def _divide(left: Any, right: Any) -> Any:
@@ -75,3 +75,34 @@ def check_finite(value: Any, query: Expression, text: str) -> None:
     divides = any(isinstance(p, Arithmetic) and p.operator == "/" for p in parts(query))
     if divides and not bool(torch.isfinite(torch.as_tensor(value)).all()):
         raise divides_by_zero(text)
+
+
+def linear(expression: Expression) -> tuple[dict[Outcome, float], float]:
+    """Factors of the outcomes, and the constant, of an expression that is linear in them.
+
+    Raises:
+        ValueError: it is not.
+
+    Example:
+        >>> linear(Arithmetic("-", Outcome("y"), Number(2.0)))
+        ({Outcome(site='y', settings=()): 1.0}, -2.0)
+    """
+    if isinstance(expression, Number):
+        return {}, float(expression.value)
+    if isinstance(expression, Outcome):
+        return {expression: 1.0}, 0.0
+    if not isinstance(expression, Arithmetic):
+        raise ValueError
+    (left, one), (right, other) = linear(expression.left), linear(expression.right)
+    if expression.operator in ("+", "-"):
+        sign = 1.0 if expression.operator == "+" else -1.0
+        total = dict(left)
+        for outcome, factor in right.items():
+            total[outcome] = total.get(outcome, 0.0) + sign * factor
+        return {o: f for o, f in total.items() if f != 0.0}, one + sign * other
+    if expression.operator == "*" and not left:
+        return {o: one * f for o, f in right.items() if one}, one * other
+    if right or (expression.operator == "/" and other == 0.0):
+        raise ValueError
+    by = other if expression.operator == "*" else 1.0 / other
+    return {o: by * f for o, f in left.items() if by}, one * by

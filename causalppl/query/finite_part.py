@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from ..structural.form import StructuralForm
 from ..structural.sites import Site
 from .finite import FiniteModel, obstacle
-from .open_terms import OpenTerms, cell_probabilities
+from .open_terms import OpenTerms
 from .relevance import relevance
 from .resolution import Arrows, Resolved
 from .response_bounds import Meaning
 from .response_polynomials import FiniteProgram
-from .site_laws import SiteLaws
+from .site_laws import SiteLaws, cell_probabilities
 from .supports import range_of
 from .terms import Comparison, Number, Outcome, Term
 

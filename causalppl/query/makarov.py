@@ -18,13 +18,13 @@ References:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from .site_laws import TAIL, Floats, SiteLaw
 
-__all__ = ["Operator", "Scaled", "compared", "compared_alone"]
+__all__ = ["ComparedPairs", "Operator", "Scaled", "compared", "compared_alone"]
 
 Operator = Literal["=", "!=", "<", "<=", ">", ">="]
 
@@ -170,3 +170,26 @@ def _least_equal_continuous(
     x = np.unique(np.concatenate([a.points(), s - b.points()]))
     apart = np.abs(a.upto(x) - (1 - b.below(s - x)))  # of the distribution functions of A and s - B
     return float(apart.max(initial=0.0)), False
+
+
+class ComparedPairs:
+    """Which responses of a site were compared. Couplings of pairs fit together where the pairs form no cycle."""
+
+    def __init__(self) -> None:
+        self._shown: dict[frozenset[Any], tuple[Any, float]] = {}
+        self._sharp = True
+        self.sites: dict[str, None] = {}
+
+    def add(self, a: tuple[str, Any], b: tuple[str, Any], s: float, sharp: bool) -> None:
+        """Two responses, and the number that they were compared by."""
+        self.sites |= {a[0]: None, b[0]: None}
+        # responses of two sites are independent; and one pair may not be at its worst for two numbers, or both ways round, at once
+        known = self._shown.setdefault(frozenset((a, b)), (a, s))
+        self._sharp &= sharp and a[0] == b[0] and known == (a, s)
+
+    def sharp(self) -> bool:
+        """Whether the extreme couplings of all pairs can hold at once."""
+        import networkx as nx
+
+        graph: Any = nx.Graph(tuple(pair) for pair in self._shown)
+        return self._sharp and (not self._shown or nx.is_forest(graph))

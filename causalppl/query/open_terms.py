@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from .makarov import Operator, Scaled, compared, compared_alone
+from .arithmetic import linear
+from .makarov import ComparedPairs, Operator, Scaled, compared, compared_alone
 from .relevance import relevance
 from .resolution import Arrows
 from .response_bounds import Interval, Meaning, Weighted
@@ -39,7 +40,7 @@ from .terms import (
     Term,
 )
 
-__all__ = ["OpenTerms", "cell_probabilities", "linear"]
+__all__ = ["OpenTerms"]
 
 _FLIPPED: dict[Operator, Operator] = {
     "<": ">",
@@ -53,37 +54,6 @@ _FLIPPED: dict[Operator, Operator] = {
 
 class _Beyond(Exception):
     """Nothing here serves the term."""
-
-
-def linear(expression: Expression) -> tuple[dict[Outcome, float], float]:
-    """Factors of the outcomes, and the constant, of an expression that is linear in them.
-
-    Raises:
-        ValueError: it is not.
-
-    Example:
-        >>> linear(Arithmetic("-", Outcome("y"), Number(2.0)))
-        ({Outcome(site='y', settings=()): 1.0}, -2.0)
-    """
-    if isinstance(expression, Number):
-        return {}, float(expression.value)
-    if isinstance(expression, Outcome):
-        return {expression: 1.0}, 0.0
-    if not isinstance(expression, Arithmetic):
-        raise ValueError
-    (left, one), (right, other) = linear(expression.left), linear(expression.right)
-    if expression.operator in ("+", "-"):
-        sign = 1.0 if expression.operator == "+" else -1.0
-        total = dict(left)
-        for outcome, factor in right.items():
-            total[outcome] = total.get(outcome, 0.0) + sign * factor
-        return {o: f for o, f in total.items() if f != 0.0}, one + sign * other
-    if expression.operator == "*" and not left:
-        return {o: one * f for o, f in right.items() if one}, one * other
-    if right or (expression.operator == "/" and other == 0.0):
-        raise ValueError
-    by = other if expression.operator == "*" else 1.0 / other
-    return {o: by * f for o, f in left.items() if by}, one * by
 
 
 @dataclass
@@ -107,7 +77,7 @@ class OpenTerms:
     counts: Collection[str]
     thresholds: dict[str, list[float]] = field(default_factory=dict)
     needed: list[Outcome] = field(default_factory=list)
-    _pairs: list[_Pairs] = field(default_factory=list)
+    _pairs: list[ComparedPairs] = field(default_factory=list)
 
     def meaning(self, term: Term, known: Interval) -> Meaning:
         """What a term comes to; nothing but ``known`` where it is out of reach. Cells are named by :meth:`in_cells` later."""
@@ -169,7 +139,7 @@ class _Reading:
         self.needed: list[Outcome] = []
         self.top: list[tuple[Lookup, Lookup]] = []
         self.both: list[Expression] = []
-        self.pairs = _Pairs()
+        self.pairs = ComparedPairs()
         owner._pairs.append(self.pairs)
 
     def meaning(self) -> Meaning:
@@ -363,29 +333,6 @@ class _Reading:
         return self.owner.laws.given(site, dict(zip(self.owner.arrows[site], config, strict=True)))
 
 
-class _Pairs:
-    """Which responses of a site were compared. Couplings of pairs fit together where the pairs form no cycle."""
-
-    def __init__(self) -> None:
-        self._shown: dict[frozenset[Any], tuple[Any, float]] = {}
-        self._sharp = True
-        self.sites: dict[str, None] = {}
-
-    def add(self, a: tuple[str, Any], b: tuple[str, Any], s: float, sharp: bool) -> None:
-        """Two responses, and the number that they were compared by."""
-        self.sites |= {a[0]: None, b[0]: None}
-        # responses of two sites are independent; and one pair may not be at its worst for two numbers, or both ways round, at once
-        known = self._shown.setdefault(frozenset((a, b)), (a, s))
-        self._sharp &= sharp and a[0] == b[0] and known == (a, s)
-
-    def sharp(self) -> bool:
-        """Whether the extreme couplings of all pairs can hold at once."""
-        import networkx as nx
-
-        graph: Any = nx.Graph(tuple(pair) for pair in self._shown)
-        return self._sharp and (not self._shown or nx.is_forest(graph))
-
-
 def _in_world(site: str, settings: tuple[Setting, ...]) -> Outcome | Number:
     own = next((s for s in settings if s.site == site), None)
     if own is None:
@@ -400,24 +347,3 @@ def _product(factors: Sequence[Expression]) -> Expression | None:
     for factor in factors[1:]:
         total = Arithmetic("*", total, factor)
     return total
-
-
-def cell_probabilities(law: Any, thresholds: Sequence[float]) -> dict[float, float]:
-    """A law as that of a cell: ``2 i + 1`` is the ``i``-th threshold, even numbers what lies between two.
-
-    Example:
-        >>> import pyro.distributions as dist
-        >>> from causalppl.query.site_laws import law_of
-        >>> cell_probabilities(law_of(dist.Normal(0.0, 1.0)), [0.0])
-        {0.0: 0.5, 1.0: 0.0, 2.0: 0.5}
-    """
-    at = np.array(thresholds)
-    below, upto = law.below(at), law.upto(at)
-    found: dict[float, float] = {}
-    reached = 0.0
-    for i in range(len(at)):
-        found[float(2 * i)] = max(0.0, float(below[i]) - reached)
-        found[float(2 * i + 1)] = max(0.0, float(upto[i]) - float(below[i]))
-        reached = float(upto[i])
-    found[float(2 * len(at))] = max(0.0, 1.0 - reached)
-    return found

@@ -6,7 +6,7 @@ Families that scipy has are read off it, with accurate tails; others need a dist
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from ..structural.sites import site_kind
 from ..typing import Message
 from .distributions import doubled, unwrapped
 
-__all__ = ["NoLaw", "SiteLaw", "SiteLaws", "law_of"]
+__all__ = ["NoLaw", "SiteLaw", "SiteLaws", "cell_probabilities", "law_of"]
 
 Floats = NDArray[np.float64]
 
@@ -126,6 +126,26 @@ def law_of(fn: Any) -> SiteLaw:
         if kind.__module__.startswith(("torch.", "pyro.")) and kind.__name__ in _FAMILIES:
             return _by_scipy(_FAMILIES[kind.__name__](stats, exact))
     return _by_torch(exact)
+
+
+def cell_probabilities(law: SiteLaw, thresholds: Sequence[float]) -> dict[float, float]:
+    """A law as that of a cell: ``2 i + 1`` is the ``i``-th threshold, even numbers what lies between two.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> cell_probabilities(law_of(dist.Normal(0.0, 1.0)), [0.0])
+        {0.0: 0.5, 1.0: 0.0, 2.0: 0.5}
+    """
+    at = np.array(thresholds)
+    below, upto = law.below(at), law.upto(at)
+    found: dict[float, float] = {}
+    reached = 0.0
+    for i in range(len(at)):
+        found[float(2 * i)] = max(0.0, float(below[i]) - reached)
+        found[float(2 * i + 1)] = max(0.0, float(upto[i]) - float(below[i]))
+        reached = float(upto[i])
+    found[float(2 * len(at))] = max(0.0, 1.0 - reached)
+    return found
 
 
 def _number(value: Any) -> float:
