@@ -7,7 +7,7 @@ model: a deterministic function from exogenous noise and interventions to values
 from . import errors
 from .counterfactual import Posterior, abduct
 from .errors import CausalPPLError
-from .inference import NUTS, SVI, Enumeration, Exact, ImportanceSampling, PosteriorSamples
+from .inference import NUTS, Enumeration, Exact, ImportanceSampling, PosteriorSamples
 from .interventions import do, from_world, policy, set_mechanism, shift, where
 from .mechanisms import Mechanism, mechanism_for, register_mechanism
 from .predictor import Counterfactual, compile, counterfactual
@@ -64,6 +64,10 @@ def __getattr__(name: str) -> object:
         import importlib
 
         return importlib.import_module(f".{name}", __name__)
+    if name == "SVI":
+        from .inference.svi import SVI
+
+        return SVI
     if name == "causal_graph":
         from .graph import causal_graph
 

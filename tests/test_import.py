@@ -73,9 +73,9 @@ def import_seconds() -> tuple[float, float]:
 
 @pytest.mark.slow
 def test_import_is_light_beside_pyro() -> None:
-    # 0.3 s where Pyro takes the two seconds of an idle machine; on a busy one both grow, and other work only adds
+    # 0.3 s where Pyro takes less than two; on a slower or busy machine both grow, and other work only adds
     times = [import_seconds() for _ in range(5)]
-    assert min(own for own, _ in times) < max(0.3, 0.15 * min(pyro for _, pyro in times)), times
+    assert min(own for own, _ in times) < max(0.3, 0.17 * min(pyro for _, pyro in times)), times
 
 
 def test_importing_changes_no_global_setting() -> None:

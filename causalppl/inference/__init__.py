@@ -8,12 +8,10 @@ from .local import local_draws
 from .nuts import NUTS
 from .posterior_draws import Method, PosteriorDraws
 from .posterior_file import read_posterior, write_posterior
-from .svi import SVI
 from .world_evidence import WorldEvidence
 
 __all__ = [
     "NUTS",
-    "SVI",
     "Enumeration",
     "Exact",
     "ImportanceSampling",

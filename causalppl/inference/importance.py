@@ -20,7 +20,6 @@ from ..structural.form import ROW, StructuralForm
 from ..structural.noise import keyed_seed
 from ..typing import Program
 from .guide_proposal import GuideProposal
-from .laplace import fit_laplace
 from .posterior_draws import (
     NO_UNITS,
     PosteriorDraws,
@@ -249,6 +248,8 @@ def _units(form: StructuralForm, latents: dict[str, Tensor]) -> tuple[Units, str
 
 def weighed_laplace(form: StructuralForm, count: int) -> tuple[Weighed, Any]:
     """Draws around the posterior's modes; and the map from vectors to values of the latents."""
+    from .laplace import fit_laplace  # loads where it is used
+
     proposal, reason = fit_laplace(form, "ImportanceSampling('laplace')")
     target = proposal.target
     vectors, log_q = proposal.draw(count, keyed_seed(form.seed, "laplace"))

@@ -16,7 +16,6 @@ from ..structural.executors import without_validation
 from ..structural.form import StructuralForm
 from ..structural.noise import isolated_rng, keyed_seed
 from .convergence import convergence
-from .laplace import starting_points
 from .log_density import eager_value_and_gradient
 from .posterior_draws import PosteriorDraws, refuse_subsampling
 from .target import Target
@@ -50,6 +49,8 @@ def _candidates(target: Target, chains: int) -> Iterator[Tensor]:
         )
     yield from wide
     yield from near
+    from .laplace import starting_points  # loads where it is used
+
     yield from starting_points(target, len(wide))
 
 

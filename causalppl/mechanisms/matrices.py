@@ -77,7 +77,9 @@ def _below(dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
 
 def _placed(entries: Tensor, rows: Tensor, columns: Tensor, dim: int, diagonal: float) -> Tensor:
     """Entries below a constant diagonal, by a product: writing in place does not go under ``vmap``."""
-    place = torch.nn.functional.one_hot(rows * dim + columns, dim * dim).to(entries.dtype)
+    # one_hot looks at its values, which a trace cannot
+    cells = torch.arange(dim * dim, device=entries.device)
+    place = ((rows * dim + columns).unsqueeze(-1) == cells).to(entries.dtype)
     matrix = (entries @ place).reshape((*entries.shape[:-1], dim, dim))
     return matrix + diagonal * torch.eye(dim, dtype=entries.dtype, device=entries.device)
 

@@ -3,13 +3,11 @@
 from .ask import mechanism_sensitivity, query
 from .bounds import Bounds, bounds
 from .estimate import Estimate, QueryDiagnostics
-from .finite import FiniteModel
 from .parser import parse, to_text
 
 __all__ = [
     "Bounds",
     "Estimate",
-    "FiniteModel",
     "QueryDiagnostics",
     "bounds",
     "mechanism_sensitivity",

@@ -12,7 +12,6 @@ from ..interventions import set_mechanism
 from ..structural.form import StructuralForm
 from ..structural.noise import fresh_seed
 from ..typing import Program, Values
-from .answer import Request, answer
 from .estimate import Estimate
 from .parser import parse
 
@@ -80,6 +79,8 @@ def query(
         >>> float(cp.query("P(fire[match=0] = 0 | match=1, fire=1)", fire)())
         1.0
     """
+    from .answer import Request, answer  # the engines load where they are used
+
     request = Request(text, parse(text), method, num_samples, units, parameters, over)
 
     def run(*args: Any, **kwargs: Any) -> Estimate:

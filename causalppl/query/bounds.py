@@ -14,10 +14,7 @@ from ..interventions import cast_to, check_support, program_arguments
 from ..structural.form import StructuralForm
 from ..structural.noise import fresh_seed
 from ..typing import Program
-from .finite import FiniteModel, NotFinite
 from .parser import parse
-from .relevance import arrows_of
-from .resolution import resolve
 from .terms import Expression, Outcome, parts
 
 if TYPE_CHECKING:
@@ -145,6 +142,13 @@ def _checked(assume: Mapping[str, str] | None) -> dict[str, str]:
 def _answer(
     tree: Expression, form: StructuralForm, assume: Mapping[str, str], arguments: tuple[str, ...]
 ) -> tuple[Extremes, tuple[str, ...]]:
+    # the engines load where they are used: importing stays light
+    from .finite import FiniteModel, NotFinite
+    from .finite_part import FinitePart
+    from .relevance import arrows_of
+    from .resolution import resolve
+    from .response_bounds import QueryBounds
+
     whole = None
     if form.dependencies.hidden:
         with contextlib.suppress(NotFinite):
@@ -153,9 +157,6 @@ def _answer(
     query, terms = resolve(tree, arrows, arguments)
     _known_sites(assume, tuple(arrows))
     _castable(tree, form)
-    # the solver loads where it is used: importing stays light
-    from .finite_part import FinitePart
-    from .response_bounds import QueryBounds
 
     part = FinitePart(form, arrows, terms, whole)
     try:

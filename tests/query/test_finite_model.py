@@ -8,8 +8,7 @@ import pytest
 import torch
 
 import causalppl as cp
-from causalppl.query import FiniteModel
-from causalppl.query.finite import NotFinite
+from causalppl.query.finite import FiniteModel, NotFinite
 from causalppl.structural import StructuralForm
 
 

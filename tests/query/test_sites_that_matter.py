@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import causalppl as cp
-from causalppl.query import FiniteModel
+from causalppl.query.finite import FiniteModel
 from causalppl.query.relevance import relevance
 from causalppl.query.terms import Outcome, Setting
 from causalppl.structural import StructuralForm

@@ -231,9 +231,6 @@ ENTRIES = (
         "phi",
         args=(AT_BATS, HITS),
         law="phi hits",
-        defects={
-            "law": "a latent Binomial whose counts differ between units ends in torch's own NotImplementedError"
-        },
     ),
     Entry(
         "baseball, logits",
