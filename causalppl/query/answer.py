@@ -9,14 +9,14 @@ from typing import Literal
 from ..errors import CouplingWarning, MethodError, QueryError, warn_caller
 from ..inference import Method
 from ..interventions import program_arguments
+from ..notation.resolution import Arrows, Resolved, outcomes, resolve
+from ..notation.terms import Expression, Outcome, Term, parts
 from ..structural.form import StructuralForm
 from .couplings import NoExactCoupling
 from .estimate import Estimate
 from .finite import FiniteModel, NotFinite
 from .relevance import arrows_of, relevance
-from .resolution import Arrows, Resolved, outcomes, resolve
 from .scope import Scope, read_scope
-from .terms import Expression, Outcome, Term, parts
 
 __all__ = ["Request", "answer"]
 

@@ -9,11 +9,11 @@ from typing import Any, Literal, TypeAlias
 from ..errors import QueryError
 from ..inference import Method
 from ..interventions import set_mechanism
+from ..notation.parser import parse
 from ..structural.form import StructuralForm
 from ..structural.noise import fresh_seed
 from ..typing import Program, Values
 from .estimate import Estimate
-from .parser import parse
 
 __all__ = ["Choice", "mechanism_sensitivity", "query"]
 

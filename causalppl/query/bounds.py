@@ -11,11 +11,11 @@ import torch
 
 from ..errors import IncompatibleMechanismError, UnknownSiteError, closest_name, site_list
 from ..interventions import cast_to, check_support, program_arguments
+from ..notation.parser import parse
+from ..notation.terms import Expression, Outcome, parts
 from ..structural.form import StructuralForm
 from ..structural.noise import fresh_seed
 from ..typing import Program
-from .parser import parse
-from .terms import Expression, Outcome, parts
 
 if TYPE_CHECKING:
     from .response_programs import Extremes
@@ -143,10 +143,10 @@ def _answer(
     tree: Expression, form: StructuralForm, assume: Mapping[str, str], arguments: tuple[str, ...]
 ) -> tuple[Extremes, tuple[str, ...]]:
     # the engines load where they are used: importing stays light
+    from ..notation.resolution import resolve
     from .finite import FiniteModel, NotFinite
     from .finite_part import FinitePart
     from .relevance import arrows_of
-    from .resolution import resolve
     from .response_bounds import QueryBounds
 
     whole = None

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from ..counterfactual import Posterior
 from ..mechanisms import mechanism_names
+from ..notation.resolution import Arrows
 from ..structural.form import StructuralForm
 from ..structural.sites import site_kind
 from ..typing import Message
 from .distributions import numbers_of, unwrapped
-from .resolution import Arrows
 
 __all__ = ["Seen", "doubtful_couplings"]
 

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import ImpossibleEvidenceError, QueryError
+from ..notation.resolution import Resolved, outcomes
+from ..notation.terms import Comparison, Expression, Number, Outcome, Probability, Setting, Term
 from .arithmetic import check_finite, compute, divides_by_zero, holds
 from .couplings import Conditional, Fresh
 from .estimate import Estimate, QueryDiagnostics
 from .finite import FiniteModel, NotFinite
 from .joint import Condition, FromWorld, Slot, World, joint_law
-from .resolution import Resolved, outcomes
 from .scope import Scope
-from .terms import Comparison, Expression, Number, Outcome, Probability, Setting, Term
 
 __all__ = ["exact_answer"]
 

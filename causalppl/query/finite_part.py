@@ -6,17 +6,17 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from ..notation.resolution import Arrows, Resolved
+from ..notation.terms import Comparison, Number, Outcome, Term
 from ..structural.form import StructuralForm
 from ..structural.sites import Site
 from .finite import FiniteModel, obstacle
 from .open_terms import OpenTerms
 from .relevance import relevance
-from .resolution import Arrows, Resolved
 from .response_bounds import Meaning
 from .response_polynomials import FiniteProgram
 from .site_laws import SiteLaws, cell_probabilities
 from .supports import range_of
-from .terms import Comparison, Number, Outcome, Term
 
 __all__ = ["FinitePart"]
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from ..errors import QueryError
+from ..notation.parser import to_text
+from ..notation.resolution import outcomes
+from ..notation.terms import Comparison, Expression, Outcome
 from ..structural.form import StructuralForm
-from .parser import to_text
-from .resolution import outcomes
-from .terms import Comparison, Expression, Outcome
 
 __all__ = ["Layout"]
 

@@ -20,14 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from .arithmetic import linear
-from .makarov import ComparedPairs, Operator, Scaled, compared, compared_alone
-from .relevance import relevance
-from .resolution import Arrows
-from .response_bounds import Interval, Meaning, Weighted
-from .response_polynomials import outcomes_in
-from .site_laws import NoLaw, SiteLaws
-from .terms import (
+from ..notation.resolution import Arrows
+from ..notation.terms import (
     Arithmetic,
     Comparison,
     Expectation,
@@ -39,6 +33,12 @@ from .terms import (
     Setting,
     Term,
 )
+from .arithmetic import linear
+from .makarov import ComparedPairs, Operator, Scaled, compared, compared_alone
+from .relevance import relevance
+from .response_bounds import Interval, Meaning, Weighted
+from .response_polynomials import outcomes_in
+from .site_laws import NoLaw, SiteLaws
 
 __all__ = ["OpenTerms"]
 

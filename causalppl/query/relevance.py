@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ..notation.resolution import Arrows
+from ..notation.terms import Outcome
 from ..structural.dependencies import track
 from ..structural.form import StructuralForm
 from ..structural.noise import isolated_rng, keyed_seed
-from .resolution import Arrows
-from .terms import Outcome
 
 __all__ = ["Relevance", "arrows_of", "relevance"]
 
@@ -26,7 +26,7 @@ class Relevance:
         held: sites that are only ever set to numbers: what follows from these matters, their own law does not.
 
     Example:
-        >>> from causalppl.query.terms import Setting
+        >>> from causalppl.notation.terms import Setting
         >>> relevance([Outcome("y", (Setting("m", 1.0),))], {"x": (), "m": ("x",), "y": ("m",)})
         Relevance(laws=frozenset({'y'}), held=frozenset({'m'}))
     """

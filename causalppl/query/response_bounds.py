@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from ..errors import ImpossibleEvidenceError, MethodError
+from ..notation.terms import Arithmetic, Expectation, Expression, Number, Probability, Term
 from .response_polynomials import (
     CouplingPolynomials,
     Factor,
@@ -26,7 +27,6 @@ from .response_polynomials import (
 from .response_programs import CouplingProgram, Extremes, Infeasible
 from .response_types import TooManyTypes, blocks_of
 from .site_laws import NoLaw
-from .terms import Arithmetic, Expectation, Expression, Number, Probability, Term
 
 __all__ = ["INTERVALS", "Interval", "Meaning", "QueryBounds", "Weighted"]
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from ..errors import UnknownSiteError, closest_name, site_list
-from .terms import Arithmetic, Comparison, Expression, Lookup, Number, Outcome, Setting
+from ..notation.terms import Arithmetic, Comparison, Expression, Lookup, Number, Outcome, Setting
 
 __all__ = [
     "Config",

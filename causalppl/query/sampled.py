@@ -12,6 +12,9 @@ from .. import interventions
 from ..counterfactual import Posterior
 from ..errors import ImpossibleEvidenceError, InferenceError, QueryError
 from ..inference import Method
+from ..notation.parser import to_text
+from ..notation.resolution import Arrows, Resolved, outcomes
+from ..notation.terms import Comparison, Expression, Number, Outcome, Probability, Setting, Term
 from ..structural import Interval
 from ..structural.form import StructuralForm
 from .arithmetic import check_finite, compute, holds
@@ -19,11 +22,8 @@ from .doubts import Seen, doubtful_couplings
 from .draws import Unobserved, chunks, new_units, posterior_of
 from .estimate import Estimate, QueryDiagnostics
 from .layout import Layout
-from .parser import to_text
-from .resolution import Arrows, Resolved, outcomes
 from .scope import Scope
 from .summary import Sums, summarise
-from .terms import Comparison, Expression, Number, Outcome, Probability, Setting, Term
 
 __all__ = ["sampled_answer"]
 

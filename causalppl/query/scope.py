@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..errors import QueryError, closest_name, site_list
+from ..notation.resolution import Arrows, Resolved
 from ..structural.form import StructuralForm
-from .resolution import Arrows, Resolved
 
 __all__ = ["Scope", "read_scope"]
 

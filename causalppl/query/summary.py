@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ..errors import InferenceError
+from ..notation.terms import Expression, Probability, Term
 from .arithmetic import compute
-from .terms import Expression, Probability, Term
 
 __all__ = ["Sums", "summarise"]
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from torch.distributions import constraints
 
+from ..notation.resolution import Arrows
+from ..notation.terms import Arithmetic, Expression, Number, Outcome, Probability, Term
 from ..structural.form import StructuralForm
 from ..structural.sites import Site
 from .distributions import unwrapped
-from .resolution import Arrows
 from .response_bounds import INTERVALS, Interval
-from .terms import Arithmetic, Expression, Number, Outcome, Probability, Term
 
 __all__ = ["range_of"]
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from causalppl.query.terms import Outcome
+from causalppl.notation.terms import Outcome
 
 Config = tuple[float, ...]
 #: A response: configuration of the parents to value.

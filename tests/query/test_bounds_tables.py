@@ -26,12 +26,12 @@ from causalppl.errors import (
     MethodError,
     UnknownSiteError,
 )
-from causalppl.query.parser import parse
+from causalppl.notation.parser import parse
+from causalppl.notation.terms import Outcome, Setting
 from causalppl.query.response_bounds import QueryBounds
 from causalppl.query.response_polynomials import CouplingPolynomials
 from causalppl.query.response_programs import CouplingProgram, _JointLaws
 from causalppl.query.response_types import blocks_of
-from causalppl.query.terms import Outcome, Setting
 
 PNS = "P(y[x=1]=1, y[x=0]=0)"
 PN = "P(y[x=0]=0 | x=1, y=1)"

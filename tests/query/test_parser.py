@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import causalppl as cp
-from causalppl.query import parse, to_text
-from causalppl.query.terms import (
+from causalppl.notation.terms import (
     Arithmetic,
     Comparison,
     Expectation,
@@ -17,6 +16,7 @@ from causalppl.query.terms import (
     Probability,
     Setting,
 )
+from causalppl.query import parse, to_text
 
 PLAIN = st.from_regex(r"[a-z_][a-z0-9_]{0,5}([./][a-z0-9]{1,3})?", fullmatch=True)
 NAMES = st.one_of(

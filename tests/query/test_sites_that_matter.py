@@ -13,9 +13,9 @@ import pytest
 import torch
 
 import causalppl as cp
+from causalppl.notation.terms import Outcome, Setting
 from causalppl.query.finite import FiniteModel
 from causalppl.query.relevance import relevance
-from causalppl.query.terms import Outcome, Setting
 from causalppl.structural import StructuralForm
 
 

@@ -1,4 +1,4 @@
-"""From text in the literature's notation to :mod:`~causalppl.query.terms`, and back.
+"""From text in the literature's notation to :mod:`~causalppl.notation.terms`, and back.
 
 The grammar is in ``grammar.lark`` beside this file; the reader turns its trees into values, and its errors into sentences
 with a caret under the place where reading stopped.
@@ -34,7 +34,7 @@ def parse(text: str) -> Expression:
         text: terms ``P(event | given)`` and ``E[expression | given]``, combined by ``+ - * /``, parentheses and numbers.
 
     Returns:
-        the query as values of :mod:`~causalppl.query.terms`; settings of a world are sorted by site.
+        the query as values of :mod:`~causalppl.notation.terms`; settings of a world are sorted by site.
 
     Raises:
         QueryError: the text does not follow the grammar, sets a site twice in one world, or holds no term.
