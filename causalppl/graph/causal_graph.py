@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
 import networkx as nx
 
-from ..errors import GraphError, QueryError, UnknownSiteError, closest_name, site_list
+from ..errors import GraphError, UnknownSiteError, closest_name, site_list
 from ..structural import StructuralForm
+from .criteria import Criteria
 from .drawing import Drawing, draw
-from .formula import Conditional, Formula, Product, Sum
-from .identification import Hedge, Identification, identify
-from .mixed import MixedGraph
 from .perturbation import Effects, perturb
-from .separation import determined, separated
+from .question import names_in, read_question
+from .separation import separated
 from .twin import twin_nodes
+from .unit import UnitGraph
+from .verdict import Identification
+from .verdicts import verdict
 
 __all__ = ["CausalGraph"]
-
-_EXAMPLE = "P(y | do(x), z)"
-_MOST_SUBSETS = 50_000
 
 
 @dataclass(frozen=True)
@@ -213,38 +211,11 @@ class CausalGraph:
 
         A set of which ``x`` is a function leaves nothing to compare, and is not among them.
         """
-        graph = self._question({x}, {y})
-        after = nx.descendants(graph, x) | {x}
-        cut = graph.copy()
-        cut.remove_edges_from(list(graph.out_edges(x)))
-        near = nx.ancestors(graph, x) | nx.ancestors(graph, y)
-
-        def valid(z: frozenset[str]) -> bool:
-            return x not in determined(graph, z, self.deterministic) and separated(
-                cut, {x}, {y}, z, self.deterministic
-            )
-
-        return _minimal(self._observed(graph) & near - after - {x, y}, valid)
+        return self._criteria(x, y).backdoor()
 
     def frontdoor_sets(self, x: str, y: str) -> list[frozenset[str]]:
         """Every minimal set of observed nodes that satisfies the front-door criterion."""
-        graph = self._question({x}, {y})
-        candidates = self._observed(graph) & nx.ancestors(graph, y) - {x, y}
-        candidates -= determined(graph, {x}, self.deterministic)
-        no_out = graph.copy()
-        no_out.remove_edges_from(list(graph.out_edges(x)))
-
-        def valid(m: frozenset[str]) -> bool:
-            rest = graph.subgraph(set(graph) - m)
-            if nx.has_path(rest, x, y):
-                return False
-            if not separated(no_out, {x}, m, (), self.deterministic):
-                return False
-            cut = graph.copy()
-            cut.remove_edges_from(list(graph.out_edges(m)))
-            return separated(cut, m, {y}, {x}, self.deterministic)
-
-        return _minimal(candidates, valid)
+        return self._criteria(x, y).frontdoor()
 
     def instruments(self, x: str, y: str) -> dict[str, list[frozenset[str]]]:
         """Instruments for the effect of ``x`` on ``y``, each with the minimal sets it is to be conditioned on.
@@ -254,52 +225,43 @@ class CausalGraph:
         References:
             Pearl (2009), Causality, section 7.4.
         """
-        graph = self._question({x}, {y})
-        after = nx.descendants(graph, x)
-        cut = graph.copy()
-        cut.remove_edges_from(list(graph.in_edges(x)))
-        found = {}
-        candidates = self._observed(graph) - after - {x, y}
-        for z in sorted(candidates, key=self.nodes.index):
+        return self._criteria(x, y).instruments(self.nodes)
 
-            def valid(w: frozenset[str], z: str = z) -> bool:
-                return not separated(graph, {z}, {x}, w, self.deterministic) and separated(
-                    cut, {z}, {y}, w, self.deterministic - {x}
-                )
+    def identify(self, question: str, experiments: bool = False) -> Identification:
+        r"""Whether the answer to a question follows from the distribution of the observed nodes, and how.
 
-            sets = _minimal(candidates - {z}, valid)
-            if sets:
-                found[z] = sets
-        return found
+        .. math:: P(y_{x=1} \mid x = 0) = \sum_z P(z \mid x = 0) P(y \mid z, x = 1)
 
-    def identify(self, question: str) -> Identification:
-        """Whether ``P(y | do(x), z)`` follows from the distribution of the observed nodes, and how.
+        for ``identify("P(y[x=1]=1 | x=0)")`` where ``z`` blocks the back door. Without values, ``"P(y | do(x), z)"``, the estimand
+        is a function of the sites named.
+
+        Args:
+            question: a probability in the notation of :func:`causalppl.query`, values being optional where no world is in brackets,
+                or ``E[y ...]`` for the law of ``y``. Where an event is no equality with a number, the estimand is the law of the
+                potential outcomes in it, which stand in it as variables.
+            experiments: whether experiments on any of the observed sites are given too. The estimand then is in terms of
+                ``P(y | do(x))``.
 
         Raises:
-            QueryError: text of another form.
+            QueryError: text that cannot be read, or no single probability.
+            UnknownSiteError: a name that is no node.
             GraphError: a name in the question is latent, or a factor selects the units.
+
+        References:
+            Shpitser, Pearl (2008), Complete identification methods for the causal hierarchy.
+
+        Example:
+            >>> graph = CausalGraph({"z": [], "x": ["z"], "y": ["x", "z"]})
+            >>> print(graph.identify("P(y[x=1]=1 | x=0)").estimand)
+            [sum_{z'} P(z') P(x=0 | z') P(y=1 | z', x=1)] / [P(x=0)]
+            >>> print(graph.identify("P(y[x=1]=1, y[x=0]=0)").hedge)
+            conflict: y[x=1] and y[x=0] share noise and need x at 1 and at 0 at once
         """
-        y, x, z = _parse(question)
-        graph = self._question(x, y, z)
-        asked = x | y | z
-        kept = self._observed(graph)
-        free_of_noise = self.deterministic & set(graph)
-        named = {
-            d
-            for d in free_of_noise
-            if d in kept and d not in determined(graph, kept - free_of_noise, free_of_noise)
-        }
-        kept = (kept - free_of_noise) | named | asked
-        found = identify(MixedGraph.project(graph, kept, free_of_noise), y, x, z)
-        if isinstance(found, Hedge):
-            return Identification(question, hedge=found)
-        for conditional, bound in _conditionals(found):
-            # a treatment that is summed over has weight zero where it cannot be
-            for t in (x & self.deterministic & set(conditional.given)) - bound:
-                if t in determined(graph, set(conditional.given) - {t}, self.deterministic):
-                    why = f"{conditional} would be needed, and {t} is a function of the other sites behind the bar"
-                    return Identification(question, why=why)
-        return Identification(question, estimand=found)
+        self._known(names_in(question))
+        asked = read_question(question, self.arrows)
+        if asked.world is not None:  # elsewhere a site may well be named in several worlds
+            _once(asked.sites())
+        return verdict(asked, self.unit(asked.sites()), experiments)
 
     def _known(self, names: Iterable[str]) -> frozenset[str]:
         wanted = frozenset(names)
@@ -319,88 +281,32 @@ class CausalGraph:
             graph.add_node(node)
         return graph, set(names.values())
 
-    def _question(self, *sets: Iterable[str]) -> nx.DiGraph:
-        """One unit's graph, for a question about these sets."""
-        seen: set[str] = set()
-        for names in sets:
-            wanted = self._known(names)
-            if wanted & seen:
-                raise GraphError(
-                    f"{site_list(sorted(wanted & seen))} is named twice in the question"
-                )
-            seen |= wanted
-        for name in sorted(seen & self.latent):
+    def unit(self, asked: Iterable[Iterable[str]]) -> UnitGraph:
+        """One unit's graph, for a question about these sites.
+
+        Raises:
+            GraphError: a site is latent, or a factor selects the units.
+        """
+        named = frozenset().union(*map(self._known, asked))
+        for name in sorted(named & self.latent):
             raise GraphError(
                 f"{name!r} is latent: nothing observed tells of it; name the observed sites, causal_graph(model, observed=[...])"
             )
-        graph = self.to_networkx()
         for factor, parents in self.selection.items():
             if set(parents) - self.parameters:
                 raise GraphError(
                     f"the factor {factor!r} selects units by {site_list(sorted(parents))}; these criteria hold for unselected units only"
                 )
+        graph = self.to_networkx()
         graph.remove_nodes_from(self.parameters)
-        return graph
+        return UnitGraph(graph, frozenset(graph) - self.latent, self.deterministic)
 
-    def _observed(self, graph: nx.DiGraph) -> frozenset[str]:
-        return frozenset(graph) - self.latent
-
-
-def _minimal(
-    candidates: Iterable[str], valid: Callable[[frozenset[str]], bool]
-) -> list[frozenset[str]]:
-    """The valid subsets without a valid proper subset, smallest first."""
-    names, tried = sorted(candidates), 0
-    found: list[frozenset[str]] = []
-    for size in range(len(names) + 1):
-        for subset in map(frozenset, combinations(names, size)):
-            if any(f <= subset for f in found):
-                continue
-            tried += 1
-            if tried > _MOST_SUBSETS:
-                raise GraphError(
-                    f"{len(names)} observed nodes have too many subsets to try; name fewer with causal_graph(model, observed=[...])"
-                )
-            if valid(subset):
-                found.append(subset)
-    return found
+    def _criteria(self, x: str, y: str) -> Criteria:
+        _once([{x}, {y}])
+        return Criteria(self.unit([{x}, {y}]), x, y)
 
 
-def _conditionals(
-    formula: Formula, bound: frozenset[str] = frozenset()
-) -> Iterator[tuple[Conditional, frozenset[str]]]:
-    """Every conditional probability in a formula, and the sites that sums around it bind."""
-    if isinstance(formula, Conditional):
-        yield formula, bound
-    elif isinstance(formula, Product):
-        for factor in formula.factors:
-            yield from _conditionals(factor, bound)
-    elif isinstance(formula, Sum):
-        yield from _conditionals(formula.body, bound | set(formula.over))
-    else:
-        yield from _conditionals(formula.top, bound)
-        yield from _conditionals(formula.bottom, bound)
-
-
-def _parse(text: str) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
-    name = r"[^\W\d]\w*(?:[./]\w+)*"
-    match = (
-        re.fullmatch(r"\s*P\s*\(([^|]*)(?:\|(.*))?\)\s*", text) if isinstance(text, str) else None
-    )
-    if match is None:
-        raise QueryError(f"identify: {text!r} is no question of the form {_EXAMPLE!r}")
-    rest = match[2] or ""
-    doing = re.findall(r"\bdo\s*\(([^()]*)\)", rest)
-    rest = re.sub(r"\bdo\s*\([^()]*\)", "", rest)
-    sets = []
-    for part in (match[1], ",".join(doing), rest):
-        words = [w.strip() for w in part.split(",") if w.strip()]
-        for word in words:
-            if not re.fullmatch(name, word):
-                raise QueryError(
-                    f"identify: {word!r} in {text!r} is no site's name; the form is {_EXAMPLE!r}, without values"
-                )
-        sets.append(frozenset(words))
-    if not sets[0]:
-        raise QueryError(f"identify: {text!r} names no outcome; the form is {_EXAMPLE!r}")
-    return sets[0], sets[1], sets[2]
+def _once(sets: Iterable[Iterable[str]]) -> None:
+    for one, other in combinations(map(frozenset, sets), 2):
+        if one & other:
+            raise GraphError(f"{site_list(sorted(one & other))} is named twice in the question")

@@ -6,54 +6,12 @@ The algorithm of Tian and Pearl, by districts, which is complete; a failure is a
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from .formula import Conditional, Formula, product, ratio, sum_out
 from .mixed import MixedGraph
+from .verdict import Hedge
 
-__all__ = ["Hedge", "Identification", "identify"]
-
-
-@dataclass(frozen=True)
-class Hedge:
-    """Why an effect is not identified: two models that agree on what is observed differ in it.
-
-    Attributes:
-        outer: the nodes of the larger C-forest, which meets the treatments.
-        inner: the nodes of the smaller, which does not.
-        roots: the nodes that both have as roots, all of them ancestors of the outcome.
-    """
-
-    outer: frozenset[str]
-    inner: frozenset[str]
-    roots: frozenset[str]
-
-    def __str__(self) -> str:
-        outer, inner, roots = (", ".join(sorted(s)) for s in (self.outer, self.inner, self.roots))
-        return f"hedge: {{{outer}}} around {{{inner}}}, roots {{{roots}}}"
-
-
-@dataclass(frozen=True)
-class Identification:
-    """The verdict on one question.
-
-    Attributes:
-        question: the question as text.
-        estimand: a formula in the distribution of the observed sites; it prints as one. It may depend on the value of a
-            further site: then any value with positive probability gives the same number.
-        hedge: the structure that forbids one, where there is none.
-        why: a sentence, where the verdict needs one.
-    """
-
-    question: str
-    estimand: Formula | None = None
-    hedge: Hedge | None = None
-    why: str = ""
-
-    @property
-    def identified(self) -> bool:
-        """Whether there is an estimand."""
-        return self.estimand is not None
+__all__ = ["effect", "identify"]
 
 
 def identify(
@@ -77,13 +35,14 @@ def identify(
                 treated.add(node)
                 moved = True
                 break
-    joint = _effect(graph, outcome | given, treated)
+    joint = effect(graph, outcome | given, treated)
     if isinstance(joint, Hedge) or not given:
         return joint
     return ratio(joint, sum_out(sorted(outcome), joint))
 
 
-def _effect(graph: MixedGraph, y: set[str], x: set[str]) -> Formula | Hedge:
+def effect(graph: MixedGraph, y: set[str], x: set[str]) -> Formula | Hedge:
+    """``P(y | do(x))`` as a formula, or a hedge."""
     graph = graph.within(graph.ancestors(y))
     order = graph.order
     relevant = graph.within(set(order) - x).ancestors(y)

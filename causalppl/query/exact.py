@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import ImpossibleEvidenceError, QueryError
+from ..notation.arithmetic import check_finite, compute, divides_by_zero, holds
 from ..notation.resolution import Resolved, outcomes
 from ..notation.terms import Comparison, Expression, Number, Outcome, Probability, Setting, Term
-from .arithmetic import check_finite, compute, divides_by_zero, holds
 from .couplings import Conditional, Fresh
 from .estimate import Estimate, QueryDiagnostics
 from .finite import FiniteModel, NotFinite

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from ..notation.arithmetic import linear
 from ..notation.resolution import Arrows
 from ..notation.terms import (
     Arithmetic,
@@ -33,7 +34,6 @@ from ..notation.terms import (
     Setting,
     Term,
 )
-from .arithmetic import linear
 from .makarov import ComparedPairs, Operator, Scaled, compared, compared_alone
 from .relevance import relevance
 from .response_bounds import Interval, Meaning, Weighted

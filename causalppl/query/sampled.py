@@ -12,12 +12,12 @@ from .. import interventions
 from ..counterfactual import Posterior
 from ..errors import ImpossibleEvidenceError, InferenceError, QueryError
 from ..inference import Method
+from ..notation.arithmetic import check_finite, compute, holds
 from ..notation.parser import to_text
 from ..notation.resolution import Arrows, Resolved, outcomes
 from ..notation.terms import Comparison, Expression, Number, Outcome, Probability, Setting, Term
 from ..structural import Interval
 from ..structural.form import StructuralForm
-from .arithmetic import check_finite, compute, holds
 from .doubts import Seen, doubtful_couplings
 from .draws import Unobserved, chunks, new_units, posterior_of
 from .estimate import Estimate, QueryDiagnostics

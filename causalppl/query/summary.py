@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ..errors import InferenceError
+from ..notation.arithmetic import compute
 from ..notation.terms import Expression, Probability, Term
-from .arithmetic import compute
 
 __all__ = ["Sums", "summarise"]
 

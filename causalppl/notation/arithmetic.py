@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..errors import QueryError
-from ..notation.terms import Arithmetic, Comparison, Expression, Number, Outcome, parts
+from .terms import Arithmetic, Comparison, Expression, Number, Outcome, parts
 
 __all__ = ["check_finite", "compute", "divides_by_zero", "holds", "linear"]
 

@@ -1,0 +1,144 @@
+"""Identification of counterfactuals: ID* and IDC*, on counterfactual graphs, and then ID for what experiments would show."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+
+from ..notation.terms import Outcome
+from .counterfactual_graph import CounterfactualGraph, Inconsistent, Known, Node
+from .formula import (
+    Experiment,
+    Formula,
+    Number,
+    Value,
+    Variable,
+    product,
+    ratio,
+    substitute,
+    sum_out,
+)
+from .identification import effect
+from .mixed import MixedGraph
+from .verdict import Conflict, Hedge
+
+__all__ = ["Impossible", "identify_counterfactual"]
+
+
+class Impossible(Exception):
+    """The condition has probability zero in every model with this graph."""
+
+
+def identify_counterfactual(
+    graph: MixedGraph,
+    event: Mapping[Outcome, float | None],
+    given: Mapping[Outcome, float | None],
+    functions: frozenset[str] = frozenset(),
+    experiments: bool = False,
+) -> tuple[Formula | None, list[Conflict | Hedge], list[Node]]:
+    """``P(event | given)`` as a formula, or all that stands against one.
+
+    The noise splits the event into components that are independent given their parents. A component of one experiment, which
+    needs each site at one value, is what that experiment shows; the others have no formula. What event and condition have in
+    common cancels before it is looked at.
+
+    Args:
+        graph: the observed sites.
+        event, given: potential outcomes with their values; ``None`` where the value is left open, a variable of the formula.
+        functions: the sites that are functions of their parents, without noise.
+        experiments: whether experiments on any observed sites are given too.
+
+    Returns:
+        the formula or ``None``, what forbids it, and the nodes of the counterfactual graph.
+
+    Raises:
+        Impossible: the condition contradicts itself.
+
+    References:
+        Shpitser, Pearl (2008), Complete identification methods for the causal hierarchy.
+        Correa, Lee, Bareinboim (2021), Nested counterfactual identification from arbitrary surrogate experiments.
+    """
+    try:
+        below = CounterfactualGraph(graph, given, functions)
+    except Inconsistent:
+        raise Impossible from None
+    try:
+        above = CounterfactualGraph(graph, {**given, **event}, functions)
+        if any(v is not None and event.get(o, v) not in (v, None) for o, v in given.items()):
+            raise Inconsistent
+    except Inconsistent:
+        return Number(0.0), [], []
+    shared: dict[Hashable, int] = {}
+    tops, bottoms = _groups(above, shared), _groups(below, shared)
+    for same in tops.keys() & bottoms.keys():
+        del tops[same], bottoms[same]
+    failures: list[Conflict | Hedge] = []
+    sides = []
+    for groups in (tops, bottoms):
+        factors = []
+        for group in groups.values():
+            found, against = _group(graph, group, experiments)
+            failures += against
+            if found is not None:
+                factors.append(found)
+        sides.append(product(factors))
+    if failures:
+        return None, list(dict.fromkeys(failures)), above.nodes
+    return ratio(*sides) if bottoms else sides[0], [], above.nodes
+
+
+def _groups(
+    graph: CounterfactualGraph, shared: dict[Hashable, int]
+) -> dict[frozenset[int], list[Sequence[Node]]]:
+    """Groups by what they are, whichever graph they stand in."""
+    signatures = graph.signatures(shared)
+    return {
+        frozenset(signatures[n.label] for component in group for n in component): group
+        for group in graph.groups(graph.components())
+    }
+
+
+def _group(
+    graph: MixedGraph, group: Sequence[Sequence[Node]], experiments: bool
+) -> tuple[Formula | None, list[Conflict | Hedge]]:
+    factors, failures = [], []
+    for component in group:
+        found = _component(graph, component, experiments)
+        if isinstance(found, Conflict | Hedge):
+            failures.append(found)
+        else:
+            factors.append(found)
+    if failures:
+        return None, failures
+    summed = [n for component in group for n in component if n.summed]
+    over = [_variable(n.site, n.label) for n in reversed(summed)]
+    return sum_out(over, product(factors)), []
+
+
+def _component(
+    graph: MixedGraph, component: Sequence[Node], experiments: bool
+) -> Formula | Conflict | Hedge:
+    """The probability of a component when the parents of its nodes are set."""
+    values: dict[str, Known] = {}
+    for node in component:
+        for site, known in ((node.site, node.known), *node.parents.items()):
+            if values.setdefault(site, known) != known:
+                texts = tuple(dict.fromkeys(n.text for n in component))
+                sites = frozenset(n.site for n in component)
+                return Conflict(texts, site, (values[site], known), sites)
+    own = {n.site for n in component}
+    done = values.keys() - own
+    found: Formula | Hedge
+    if experiments and done:
+        order = [n for n in graph.order if n in values]
+        found = Experiment(
+            tuple(n for n in order if n in own), tuple(n for n in order if n in done)
+        )
+    else:
+        found = effect(graph, own, set(done))
+    if isinstance(found, Hedge):
+        return found
+    return substitute(found, {s: _variable(s, k) for s, k in values.items()})
+
+
+def _variable(site: str, known: Known) -> Variable:
+    return site if known == site else Value(site, known)
