@@ -239,8 +239,8 @@ class CausalGraph:
             question: a probability in the notation of :func:`causalppl.query`, values being optional where no world is in brackets,
                 or ``E[y ...]`` for the law of ``y``. Where an event is no equality with a number, the estimand is the law of the
                 potential outcomes in it, which stand in it as variables.
-            experiments: whether experiments on any of the observed sites are given too. The estimand then is in terms of
-                ``P(y | do(x))``.
+            experiments: whether experiments on any of the observed sites are given too. The estimand then has terms
+                ``P(y | do(x))`` where the data alone do not do.
 
         Raises:
             QueryError: text that cannot be read, or no single probability.
@@ -259,9 +259,10 @@ class CausalGraph:
         """
         self._known(names_in(question))
         asked = read_question(question, self.arrows)
+        y, x, z = asked.sites()
         if asked.world is not None:  # elsewhere a site may well be named in several worlds
-            _once(asked.sites())
-        return verdict(asked, self.unit(asked.sites()), experiments)
+            _once([y | z, x])
+        return verdict(asked, self.unit([y, x, z]), experiments)
 
     def _known(self, names: Iterable[str]) -> frozenset[str]:
         wanted = frozenset(names)

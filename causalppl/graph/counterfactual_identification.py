@@ -7,6 +7,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from ..notation.terms import Outcome
 from .counterfactual_graph import CounterfactualGraph, Inconsistent, Known, Node
 from .formula import (
+    Conditional,
     Experiment,
     Formula,
     Number,
@@ -37,8 +38,8 @@ def identify_counterfactual(
 ) -> tuple[Formula | None, list[Conflict | Hedge], list[Node]]:
     """``P(event | given)`` as a formula, or all that stands against one.
 
-    The noise splits the event into components that are independent given their parents. A component of one experiment, which
-    needs each site at one value, is what that experiment shows; the others have no formula. What event and condition have in
+    The noise splits the event into components that are independent given their parents. A component that
+    needs each site at one value is what one experiment shows; the others have no formula. What event and condition have in
     common cancels before it is looked at.
 
     Args:
@@ -69,7 +70,8 @@ def identify_counterfactual(
         return Number(0.0), [], []
     shared: dict[Hashable, int] = {}
     tops, bottoms = _groups(above, shared), _groups(below, shared)
-    for same in tops.keys() & bottoms.keys():
+    common = tops.keys() & bottoms.keys()
+    for same in common:
         del tops[same], bottoms[same]
     failures: list[Conflict | Hedge] = []
     sides = []
@@ -83,6 +85,8 @@ def identify_counterfactual(
         sides.append(product(factors))
     if failures:
         return None, list(dict.fromkeys(failures)), above.nodes
+    if bottoms and not common and not any(o.settings for o in given):
+        sides[1] = Conditional(tuple(_variable(n.site, n.known) for n in below.nodes if n.asked))
     return ratio(*sides) if bottoms else sides[0], [], above.nodes
 
 
@@ -119,24 +123,22 @@ def _component(
 ) -> Formula | Conflict | Hedge:
     """The probability of a component when the parents of its nodes are set."""
     values: dict[str, Known] = {}
-    for node in component:
-        for site, known in ((node.site, node.known), *node.parents.items()):
-            if values.setdefault(site, known) != known:
-                texts = tuple(dict.fromkeys(n.text for n in component))
-                sites = frozenset(n.site for n in component)
-                return Conflict(texts, site, (values[site], known), sites)
+    needs = [need for n in component for need in n.parents.items()]
+    for site, known in (*needs, *((n.site, n.known) for n in component)):
+        if values.setdefault(site, known) != known:
+            texts = tuple(dict.fromkeys(n.text for n in component))
+            sites = frozenset(n.site for n in component)
+            return Conflict(texts, site, (values[site], known), sites)
     own = {n.site for n in component}
     done = values.keys() - own
-    found: Formula | Hedge
-    if experiments and done:
+    found = effect(graph, own, set(done))
+    if isinstance(found, Hedge):
+        if not experiments:
+            return found
         order = [n for n in graph.order if n in values]
         found = Experiment(
             tuple(n for n in order if n in own), tuple(n for n in order if n in done)
         )
-    else:
-        found = effect(graph, own, set(done))
-    if isinstance(found, Hedge):
-        return found
     return substitute(found, {s: _variable(s, k) for s, k in values.items()})
 
 

@@ -10,8 +10,17 @@ from typing import TypeAlias
 from ..errors import QueryError
 from ..notation.arithmetic import holds
 from ..notation.parser import parse
-from ..notation.resolution import Arrows, Resolved, outcomes, resolve
-from ..notation.terms import Comparison, Expectation, Number, Outcome, Probability, parts
+from ..notation.resolution import Arrows, Resolved, resolve
+from ..notation.terms import (
+    Arithmetic,
+    Comparison,
+    Expectation,
+    Expression,
+    Number,
+    Outcome,
+    Probability,
+    parts,
+)
 
 __all__ = ["Event", "Question", "names_in", "question_of", "read_question"]
 
@@ -104,7 +113,7 @@ def question_of(resolved: Resolved, text: str = "") -> Question:
     event = (
         _event(term.event)
         if isinstance(term, Probability)
-        else dict.fromkeys(outcomes(term.expression))
+        else dict.fromkeys(_outermost(term.expression))
     )
     given = _event(term.given)
     contradicted = "given" if given is None else "event" if event is None else ""
@@ -116,7 +125,7 @@ def _event(comparisons: Iterable[Comparison]) -> dict[Outcome, float | None] | N
     """The values that comparisons give; ``None`` where they contradict each other."""
     found: dict[Outcome, float | None] = {}
     for comparison in comparisons:
-        named = outcomes(comparison)
+        named = _outermost(comparison.left) + _outermost(comparison.right)
         left, right = comparison.left, comparison.right
         if isinstance(left, Number):
             left, right = right, left
@@ -131,6 +140,15 @@ def _event(comparisons: Iterable[Comparison]) -> dict[Outcome, float | None] | N
             for outcome in named:
                 found.setdefault(outcome, None)
     return found
+
+
+def _outermost(expression: Expression) -> list[Outcome]:
+    """The outcomes of an expression, without those in the settings of others."""
+    if isinstance(expression, Outcome):
+        return [expression]
+    if isinstance(expression, Arithmetic):
+        return _outermost(expression.left) + _outermost(expression.right)
+    return []
 
 
 def _plain(text: str) -> tuple[dict[str, float | None], ...] | None:

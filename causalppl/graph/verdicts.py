@@ -86,12 +86,10 @@ def _in_one_world(
     y, _, z = question.sites()
     world = dict(question.world or {})
     x = frozenset(world)
-    found: Formula | Hedge
-    if experiments:
+    found = identify(projection.mixed, y, x, z)
+    if isinstance(found, Hedge) and experiments:
         found = _experiment(y | z, x, projection)
         found = ratio(found, sum_out(sorted(y), found)) if z else found
-    else:
-        found = identify(projection.mixed, y, x, z)
     if isinstance(found, Hedge):
         return Identification(question.text, hedge=found), [found], projection
     for conditional, bound in conditionals(found):
@@ -112,7 +110,7 @@ def _in_one_world(
 def _experiment(sites: Iterable[str], x: frozenset[str], projection: Projection) -> Formula:
     order = projection.mixed.order
     of, done = (tuple(n for n in order if n in names) for names in (set(sites), x))
-    return Experiment(of, done) if done else Conditional(of)
+    return Experiment(of, done)
 
 
 def _without_overlap(formula: Formula, unit: UnitGraph, nodes: Iterable[Node]) -> str:
