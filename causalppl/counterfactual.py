@@ -113,7 +113,7 @@ class Posterior:
         for name in sites or ():
             if name not in shown:
                 raise unknown_site("sites", str(name), shown)
-        return self._result(values, sites, executor)
+        return self._result(values, sites, executor, question)
 
     @cached_property
     def _compiler(self) -> Compiler:
@@ -126,6 +126,7 @@ class Posterior:
         values: dict[str, dict[str, Tensor]],
         sites: list[str] | None,
         executor: str | None,
+        question: Question,
     ) -> Worlds:
         form = self._form
         hidden = set(form.halves.values())
@@ -143,7 +144,7 @@ class Posterior:
         }
         chosen = {w: {n: v[n] if n in v else lacking[n] for n in wanted} for w, v in values.items()}
         labels = {n: self._labels(n, t) for n, t in shown.items()}
-        return Worlds(chosen, labels, self._diagnostics(executor))
+        return Worlds(chosen, labels, self._diagnostics(executor, question, tuple(wanted)))
 
     def for_units(
         self,
@@ -226,8 +227,17 @@ class Posterior:
         )
         return SiteLabels(name, plates, batch, shape[len(batch) :])
 
-    def _diagnostics(self, executor: str | None) -> Diagnostics:
+    def _diagnostics(
+        self, executor: str | None, question: Question, sites: tuple[str, ...]
+    ) -> Diagnostics:
         draws, form = self._draws, self._form
+        elsewhere = self._given is not None  # evidence in other worlds, which no graph of one knows
+
+        def identification() -> str | None:
+            from .graph.worlds import grounds_of_worlds  # only where it is read
+
+            return None if elsewhere else grounds_of_worlds(form, question.worlds, sites)
+
         whole = {half: half.removesuffix("_observed") for half in form.halves.values()}
         return Diagnostics(
             method=draws.method,
@@ -240,7 +250,7 @@ class Posterior:
                 for n, s in form.sites.items()
                 if s.kind == "sample" and s.mechanism is not None
             },
-            identification=None,
+            identification=identification if question.worlds else None,
             executor=executor or form.executor.name,
             notes=(*draws.notes, *form.notes),
             unit_names=draws.unit_names,

@@ -20,6 +20,7 @@ __all__ = [
     "GraphError",
     "GraphWarning",
     "GuideMismatchError",
+    "IdentificationWarning",
     "ImpossibleEvidenceError",
     "IncompatibleMechanismError",
     "InferenceError",
@@ -131,6 +132,10 @@ class InferenceWarning(CausalPPLWarning):
 
 class CouplingWarning(CausalPPLWarning):
     """An answer that depends on how worlds are coupled, where the family has several couplings."""
+
+
+class IdentificationWarning(CausalPPLWarning):
+    """An answer about what no data tell of: it is what the prior says."""
 
 
 class GraphWarning(CausalPPLWarning):

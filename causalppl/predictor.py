@@ -151,13 +151,15 @@ class Counterfactual:
             self._kept.pop(key, None)
             self._compiler.say(error, form)
             return plain
-        return posterior._result(values, None, "compiled")
+        return posterior._result(values, None, "compiled", prepared.question)
 
     def _at_once(self, prepared: _Prepared, tensors: list[Tensor], seed: int) -> Worlds | None:
         """The worlds without reading the program again; ``None`` where these arguments have to be looked at."""
         assert prepared.posterior is not None
         values = self._values(prepared, tensors, seed)
-        return None if values is None else prepared.posterior._result(values, None, "compiled")
+        if values is None:
+            return None
+        return prepared.posterior._result(values, None, "compiled", prepared.question)
 
     def _values(
         self, prepared: _Prepared, tensors: list[Tensor], seed: int

@@ -16,13 +16,13 @@ from ..notation.parser import to_text
 from ..notation.terms import Outcome, Setting
 from .mixed import MixedGraph
 
-__all__ = ["CounterfactualGraph", "Inconsistent", "Known", "Node"]
+__all__ = ["CounterfactualGraph", "Inconsistent", "Known", "Node", "Place", "places"]
 
 #: What is known of a site's value: a number, or the label of the node that it is the value of.
 Known: TypeAlias = float | str
 
 #: A site in the world of these settings.
-_Place: TypeAlias = tuple[str, tuple[Setting, ...]]
+Place: TypeAlias = tuple[str, tuple[Setting, ...]]
 
 
 class Inconsistent(Exception):
@@ -60,6 +60,22 @@ class Node:
         return not self.asked
 
 
+def places(parents: Mapping[str, Iterable[str]], start: Iterable[Place]) -> list[Place]:
+    """The sites and worlds that some outcomes come from, themselves included, without what is set to a number."""
+    found: dict[Place, None] = {}
+    todo = list(start)
+    while todo:
+        site, world = todo.pop()
+        setting = next((s for s in world if s.site == site), None)
+        if setting is not None:
+            if isinstance(setting.value, Outcome):
+                todo.append((setting.value.site, setting.value.settings))
+        elif (site, world) not in found:
+            found[site, world] = None
+            todo += [(p, world) for p in parents[site]]
+    return list(found)
+
+
 class CounterfactualGraph:
     """The nodes that an event about several worlds needs, parents first.
 
@@ -84,34 +100,19 @@ class CounterfactualGraph:
         self.graph, self.functions = graph, functions
         self.nodes: list[Node] = []
         self._by_key: dict[Hashable, Node] = {}
-        self._places: dict[_Place, Node] = {}
+        self._places: dict[Place, Node] = {}
         self._labels: set[str] = set()
         self._graph_parents = {
             n: tuple(sorted(graph.directed.predecessors(n))) for n in graph.directed
         }
         values = {(o.site, o.settings): v for o, v in event.items()}
         rank = {n: i for i, n in enumerate(graph.order)}
-        for place in sorted(self._needed(values), key=lambda p: rank[p[0]]):
+        for place in sorted(places(self._graph_parents, values), key=lambda p: rank[p[0]]):
             node = self._places[place] = self._node(place, place in values)
             if place in values:
                 self._fix(node, values[place])
 
-    def _needed(self, start: Iterable[_Place]) -> list[_Place]:
-        """The places of an event and of their ancestors, without what is set to a number."""
-        found: dict[_Place, None] = {}
-        todo = list(start)
-        while todo:
-            site, world = todo.pop()
-            setting = next((s for s in world if s.site == site), None)
-            if setting is not None:
-                if isinstance(setting.value, Outcome):
-                    todo.append((setting.value.site, setting.value.settings))
-            elif (site, world) not in found:
-                found[site, world] = None
-                todo += [(p, world) for p in self._graph_parents[site]]
-        return list(found)
-
-    def _known(self, place: _Place) -> Known:
+    def _known(self, place: Place) -> Known:
         site, world = place
         setting = next((s for s in world if s.site == site), None)
         if setting is None:
@@ -120,7 +121,7 @@ class CounterfactualGraph:
             return self._known((setting.value.site, setting.value.settings))
         return setting.value
 
-    def _node(self, place: _Place, asked: bool) -> Node:
+    def _node(self, place: Place, asked: bool) -> Node:
         site, world = place
         parents = {p: self._known((p, world)) for p in self._graph_parents[site]}
         key = (site, tuple(parents.items()))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ShapeError
+from ..results.later import Later
 
 __all__ = ["Estimate", "QueryDiagnostics"]
 
@@ -21,6 +22,11 @@ class QueryDiagnostics:
     Attributes:
         method: the engine or inference method.
         why: why it was chosen.
+        identification: what the answer rests on, found when it is first read. ``"graph"``: the distribution of what is observed
+            and the graph settle it. ``"graph and couplings"``: so do they together with the mechanisms' couplings of sites whose
+            laws the data show. ``"graph and parametric form"``: it takes the form of the program's distributions, of what is
+            latent too. ``"prior"``: nothing observed comes from something that it depends on. ``None`` for rung 1. Where a
+            program observes nothing, its own law takes the place of the data.
         mechanisms: sites whose mechanism the answer depends on, because their parents differ between the worlds asked
             about, with the mechanism's name.
         notes: what else a reader should know.
@@ -30,10 +36,15 @@ class QueryDiagnostics:
     why: str = ""
     mechanisms: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    identification: Later = Later()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "identification": self.identification}
 
     def __str__(self) -> str:
         coupled = ", ".join(f"{site}: {name}" for site, name in self.mechanisms.items())
         rows = [("method", self.method), ("why", self.why), ("mechanisms", coupled)]
+        rows += [("rests on", self.identification or "")]
         rows += [("note" if i == 0 else "", note) for i, note in enumerate(self.notes)]
         return "\n".join(f"{name:<12}{text}" for name, text in rows if text)
 

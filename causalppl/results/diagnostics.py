@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import ShapeError
 from .labels import as_array
+from .later import Later
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -74,7 +75,11 @@ class Diagnostics:
             Vehtari, Gelman, Simpson, Carpenter, Buerkner (2021), Rank-normalization, folding, and localization:
             an improved R-hat.
         mechanisms: site to the mechanism's name: the assumption about how worlds are coupled.
-        identification: what is known of the identification of the answer, or ``None``.
+        identification: what the values of the other worlds rest on, found when it is first read: ``"graph"``, where the
+            distribution of what is observed and the graph settle them; ``"graph and couplings"``, where the mechanisms'
+            couplings do, of sites whose laws the data show; ``"graph and parametric form"``, where it takes the form of the
+            program's distributions; ``"prior"``, where nothing observed comes from something that they depend on. ``None`` where
+            there is no other world.
         executor: ``"sequential"``, ``"vmap"`` or ``"compiled"``.
         notes: what else a reader should know.
         unit_names: the plates that the dims of ``ess`` and ``pareto_k`` belong to; where these are given as
@@ -97,7 +102,7 @@ class Diagnostics:
     pareto_k: _PerUnit = _PerUnit()
     rhat: float | None = None
     mechanisms: Mapping[str, str] = field(default_factory=dict)
-    identification: str | None = None
+    identification: Later = Later()
     executor: str = ""
     notes: tuple[str, ...] = ()
     unit_names: tuple[str, ...] = ()
@@ -110,6 +115,9 @@ class Diagnostics:
                     f"{name} has shape {tuple(value.shape)} and unit_names are {self.unit_names}; give one name "
                     "for each dim"
                 )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "identification": self.identification}
 
     def __str__(self) -> str:
         rows = {
@@ -158,7 +166,8 @@ class Diagnostics:
             elif value is not None:
                 attrs[key] = float(value)
         attrs["mechanisms"] = _grouped(self.mechanisms)
-        attrs["identification"] = self.identification or "not examined"
+        known = self.__dict__["identification"]
+        attrs["identification"] = known if isinstance(known, str) else "not examined"
         attrs["executor"] = self.executor
         attrs["notes"] = "; ".join(self.notes)
         return attrs

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from functools import cached_property
 
 import numpy as np
-import torch
 
 World = dict[str, np.ndarray]
 
@@ -56,13 +55,10 @@ class NoiseModel:
         self.states = np.array(list(itertools.product(*(range(c) for c in self.choices.values()))))
         self.laws = [rng.dirichlet(np.full(c, 4.0)) for c in self.choices.values()]
 
-    def weights(self, laws: list[torch.Tensor] | None = None) -> torch.Tensor:
+    @cached_property
+    def weights(self) -> np.ndarray:
         """The probability of every state of the noise."""
-        given = [torch.as_tensor(law) for law in self.laws] if laws is None else laws
-        total = torch.ones(len(self.states), dtype=torch.float64)
-        for i, law in enumerate(given):
-            total = total * law[torch.as_tensor(self.states[:, i])]
-        return total
+        return np.prod([law[self.states[:, i]] for i, law in enumerate(self.laws)], axis=0)
 
     def world(self, do: Mapping[str, float | np.ndarray] | None = None) -> World:
         """The value of every site in every state."""
@@ -71,59 +67,61 @@ class NoiseModel:
             if do and n in do:
                 values[n] = np.broadcast_to(np.asarray(do[n]), len(self.states)).astype(int)
             else:
-                values[n] = self.tables[n][(self.states[:, i], *(values[p] for p in self.parents[n]))]
+                values[n] = self.tables[n][
+                    (self.states[:, i], *(values[p] for p in self.parents[n]))
+                ]
         return values
 
     def cells(self, do: Mapping[str, float] | None = None) -> np.ndarray:
-        """Which states show which values of the observed sites, ``(cells, states)``."""
+        """Which values of the observed sites every state shows, as a number."""
         world = self.world(do)
         number = np.zeros(len(self.states), dtype=int)
         for n in self.observed:
             number = self.levels * number + world[n]
-        return np.arange(self.levels ** len(self.observed))[:, None] == number
+        return number
+
+    def experiment(self, do: Mapping[str, float] | None = None) -> dict:
+        """The distribution of what is observed, one axis for each site, under an intervention."""
+        p = np.bincount(self.cells(do), self.weights, self.levels ** len(self.observed))
+        return {"names": self.observed, "p": p.reshape((self.levels,) * len(self.observed))}
 
     @cached_property
     def joint(self) -> dict:
-        """The distribution of what is observed, one axis for each site."""
-        p = self.cells() @ self.weights().numpy()
-        return {"names": self.observed, "p": p.reshape((self.levels,) * len(self.observed))}
+        """The same without intervention."""
+        return self.experiment()
 
-    def experiment(self, do: Mapping[str, float]) -> dict:
-        """The same under an intervention."""
-        p = self.cells(do) @ self.weights().numpy()
-        return {"names": self.observed, "p": p.reshape((self.levels,) * len(self.observed))}
-
-    def experiments(self) -> np.ndarray:
-        """All experiments on observed sites, stacked."""
+    def experiments(self) -> list[np.ndarray]:
+        """The cells of all experiments on observed sites."""
         found = [self.cells()]
         for k in range(1, len(self.observed)):
             for sites in itertools.combinations(self.observed, k):
                 for values in itertools.product(range(self.levels), repeat=k):
                     found.append(self.cells(dict(zip(sites, values, strict=True))))
-        return np.concatenate(found)
+        return found
 
     def answer(self, event: np.ndarray, given: np.ndarray) -> float:
         """``P(event | given)``, both as masks over the states."""
-        w = self.weights().numpy()
-        return float(w[event & given].sum() / w[given].sum())
+        return float(self.weights[event & given].sum() / self.weights[given].sum())
 
-    def is_determined(self, event: np.ndarray, given: np.ndarray, shown: np.ndarray) -> bool:
-        """Whether, to first order, no change of the noise's law that leaves ``shown`` alone moves the answer."""
-        logits = [torch.as_tensor(np.log(law)) for law in self.laws]
-        flat = torch.cat(logits)
-        sizes = [len(law) for law in logits]
-        masks = torch.as_tensor(np.concatenate([shown, (event & given)[None], given[None]]).astype(float))
+    def is_determined(self, event: np.ndarray, given: np.ndarray, shown: list[np.ndarray]) -> bool:
+        """Whether, to first order, no change of the noise's law that leaves alone what is shown moves the answer.
 
-        def seen(x: torch.Tensor) -> torch.Tensor:
-            return masks @ self.weights([p.softmax(0) for p in x.split(sizes)])
-
-        jacobian = torch.autograd.functional.jacobian(seen, flat).numpy()
-        values = seen(flat).numpy()
-        top, bottom = values[-2:]
-        slope = jacobian[-2] / bottom - top * jacobian[-1] / bottom**2
-        rows = jacobian[:-2]
-        if np.abs(slope).max() < 1e-9:
+        Args:
+            event, given: masks over the states.
+            shown: the cells of the distributions that are known.
+        """
+        w, top, bottom = self.weights, event & given, given
+        slopes, rows = [], []
+        for i, law in enumerate(self.laws):
+            for j, p in enumerate(law):
+                change = w * ((self.states[:, i] == j) - p)  # the derivative by a logit
+                whole = w[bottom].sum()
+                slopes.append(
+                    change[top].sum() / whole - w[top].sum() * change[bottom].sum() / whole**2
+                )
+                rows.append(np.concatenate([np.bincount(c, change, c.max() + 1) for c in shown]))
+        slope, matrix = np.array(slopes), np.array(rows)
+        if np.abs(slope).max() < 1e-10:
             return True
-        residual = slope - rows.T @ np.linalg.lstsq(rows.T, slope, rcond=1e-9)[0]
+        residual = slope - matrix @ np.linalg.lstsq(matrix, slope, rcond=1e-10)[0]
         return bool(np.linalg.norm(residual) < 1e-6 * np.linalg.norm(slope))
-
