@@ -39,7 +39,9 @@ def grounds_of_worlds(
             if site in changed:
                 event |= {Outcome(site): None, Outcome(site, settings): None}
         key = tuple((s.site, type(s.value)) for s in settings)
-        if event and key not in asked:  # the verdict is the same for all worlds that set these sites
+        if (
+            event and key not in asked
+        ):  # the verdict is the same for all worlds that set these sites
             asked[key] = known.with_data(Question("", event))
     return known.grounds(asked.values())
 

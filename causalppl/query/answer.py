@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
-from ..errors import CouplingWarning, MethodError, QueryError, warn_caller
+from ..errors import (
+    CouplingWarning,
+    IdentificationWarning,
+    MethodError,
+    QueryError,
+    site_list,
+    warn_caller,
+)
+from ..graph.knowledge import Knowledge
+from ..graph.question import Question, question_of
 from ..inference import Method
 from ..interventions import program_arguments
 from ..notation.resolution import Arrows, Resolved, outcomes, resolve
@@ -36,6 +46,7 @@ class Request:
     units: str | None
     parameters: Sequence[str] | None
     over: Literal["sample", "population"] | None
+    observed: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         if self.over not in (None, "sample", "population"):
@@ -44,6 +55,8 @@ class Request:
             raise MethodError(f"num_samples={self.num_samples!r}: give a positive integer")
         if isinstance(self.parameters, str):
             raise QueryError(f"query: give parameters as a list, as in [{self.parameters!r}]")
+        if isinstance(self.observed, str):
+            raise QueryError(f"query: give observed as a list, as in [{self.observed!r}]")
         method = self.method
         if method is not None and (isinstance(method, type) or not hasattr(method, "sample")):
             raise MethodError(
@@ -76,14 +89,22 @@ def answer(request: Request, form: StructuralForm) -> Estimate:
     """The answer: by sums over tables where the sites that matter are finite, otherwise by draws.
 
     Warns:
-        CouplingWarning: the answer depends on a default coupling.
+        CouplingWarning: the answer depends on a default coupling of a discrete site.
+        IdentificationWarning: nothing observed tells of something that the answer depends on.
     """
     reading = _read(request, form)
     found = _exact(request, reading, form)
     if isinstance(found, str):
         found = _sampled(request, reading, form, found)
     estimate, doubtful = found
-    _warn(doubtful)
+    known, questions = _knowledge(request, reading, form)
+    if questions:
+        _warn_of_priors(known.uninformed(questions))
+        identification = partial(known.grounds, questions)
+        diagnostics = replace(estimate.diagnostics, identification=identification)
+        estimate = replace(estimate, diagnostics=diagnostics)
+    if doubtful and estimate.diagnostics.identification != "graph":
+        _warn_of_couplings(doubtful)
     return estimate
 
 
@@ -112,7 +133,7 @@ def _knows(model: FiniteModel, tree: Expression) -> bool:
     return all(model.knows(*setting) for setting in _settings(tree, model.nodes))
 
 
-def _settings(tree: Expression, nodes: Sequence[str]) -> Iterator[tuple[str, float]]:
+def _settings(tree: Expression, nodes: Collection[str]) -> Iterator[tuple[str, float]]:
     """Sites that exist, and the numbers that they are set to."""
     for part in parts(tree):
         for setting in (*getattr(part, "settings", ()), *getattr(part, "do", ())):
@@ -140,9 +161,7 @@ def _exact(request: Request, reading: _Reading, form: StructuralForm) -> _Found 
     except NoExactCoupling as site:
         return f"the mechanism of site {str(site)!r} has no closed form for two worlds"
     return estimate, {
-        name: (law.mechanism, law.others)
-        for name, law in coupled.items()
-        if len(law.support) > 2 and not law.chosen
+        name: (law.mechanism, law.others) for name, law in coupled.items() if not law.chosen
     }
 
 
@@ -180,18 +199,51 @@ def _sampled(request: Request, reading: _Reading, form: StructuralForm, why: str
     )
 
 
-def _warn(doubtful: Mapping[str, tuple[str, Sequence[str]]]) -> None:
-    named = [
-        f"{name!r} ({used}; also {', '.join(others)})"
-        for name, (used, others) in doubtful.items()
-        if others
-    ]
-    if named:
-        site = next(n for n, (_, others) in doubtful.items() if others)
-        used, others = doubtful[site]
+def _knowledge(
+    request: Request, reading: _Reading, form: StructuralForm
+) -> tuple[Knowledge, list[Question]]:
+    """What is known of the program, and the query's terms of rungs 2 and 3."""
+    scope = reading.scope
+    observed = None if request.observed is None else tuple(request.observed)
+    named = {o.site for o in outcomes(request.tree)} | {
+        s for s, _ in _settings(request.tree, reading.arrows)
+    }
+    # what a query asks about is a variable, wherever it stands
+    parameters = tuple(n for n in scope.parameters if n not in named)
+    known = Knowledge(form, parameters, reading.arrows, observed)
+    questions = []
+    for resolved in reading.terms.values():
+        if resolved.rung > 1:
+            question = question_of(resolved)
+            # the average over many observed units is one over the population that they come from
+            alone = scope.units is None and scope.observed(resolved)
+            questions.append(known.with_data(question) if alone else question)
+    return known, questions
+
+
+def _warn_of_priors(sites: Sequence[str]) -> None:
+    if sites:
         warn_caller(
-            f"query: the answer depends on how worlds are coupled at site {' and '.join(named)}, which no data can tell. "
-            f"Compare the couplings with cp.mechanism_sensitivity(..., mechanisms={{{site!r}: {[used, *others]!r}}}), "
-            f"bound the answer with cp.bounds, or choose one with cp.set_mechanism(model, {{{site!r}: {used!r}}})",
-            CouplingWarning,
+            f"query: the answer depends on {site_list(sites)}, and nothing that is observed comes from there, so it is the prior that "
+            "speaks. Observe a site that comes from it, or report the answer as an assumption",
+            IdentificationWarning,
         )
+
+
+def _warn_of_couplings(doubtful: Mapping[str, tuple[str, Sequence[str]]]) -> None:
+    named = [
+        f"{name!r} ({used}{'; also ' if others else ''}{', '.join(others)})"
+        for name, (used, others) in doubtful.items()
+    ]
+    site = max(doubtful, key=lambda n: bool(doubtful[n][1]))
+    used, others = doubtful[site]
+    compare = (
+        f"Compare the couplings with cp.mechanism_sensitivity(..., mechanisms={{{site!r}: {[used, *others]!r}}}), bound"
+        if others
+        else "Bound"
+    )
+    warn_caller(
+        f"query: the answer depends on how worlds are coupled at site {' and '.join(named)}, which no data can tell. {compare} "
+        f"the answer with cp.bounds, or choose a coupling with cp.set_mechanism(model, {{{site!r}: {used!r}}})",
+        CouplingWarning,
+    )

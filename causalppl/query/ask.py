@@ -32,6 +32,7 @@ def query(
     units: str | None = None,
     parameters: Sequence[str] | None = None,
     over: Literal["sample", "population"] | None = None,
+    observed: Sequence[str] | None = None,
 ) -> Callable[..., Estimate]:
     r"""Ask a program a question in the literature's notation.
 
@@ -53,6 +54,8 @@ def query(
         parameters: latent sites that all units share; by default those outside the plate of the units that do not come from it.
         over: ``"sample"`` for the observed units, ``"population"`` for new ones. By default terms of rung 3 speak of the former, others of
             the latter.
+        observed: the sites that ``diagnostics.identification`` takes as observed; those with values by default, and all but the
+            parameters where none has one. The number does not depend on it.
 
     Returns:
         a callable that takes the program's own arguments and returns an :class:`~causalppl.query.estimate.Estimate`.
@@ -64,7 +67,8 @@ def query(
         ImpossibleEvidenceError: a condition of probability zero.
 
     Warns:
-        CouplingWarning: the answer depends on a default coupling of a categorical site.
+        CouplingWarning: the answer depends on a default coupling of a discrete site.
+        IdentificationWarning: nothing observed tells of something that the answer depends on.
 
     References:
         J. Pearl (2009), Causality, chapter 7.
@@ -81,7 +85,8 @@ def query(
     """
     from .answer import Request, answer  # the engines load where they are used
 
-    request = Request(text, parse(text), method, num_samples, units, parameters, over)
+    tree = parse(text)
+    request = Request(text, tree, method, num_samples, units, parameters, over, observed)
 
     def run(*args: Any, **kwargs: Any) -> Estimate:
         return answer(request, StructuralForm(model, args, kwargs, evidence, fresh_seed(seed)))

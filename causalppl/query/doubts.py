@@ -1,8 +1,7 @@
-"""Couplings that a sampled answer may depend on: categorical sites whose law differs between the worlds that were asked about."""
+"""Couplings that a sampled answer may depend on: discrete sites whose law differs between the worlds that were asked about."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -37,15 +36,15 @@ def doubtful_couplings(
 ) -> dict[str, tuple[str, Sequence[str]]]:
     """Those of the sites whose default coupling an answer depends on, with its name and those of the family's others.
 
-    A site of three or more categories is doubtful if its law differs between two worlds in some draw. Where Python sees values,
-    the arrows alone decide.
+    A discrete site is doubtful if its law differs between two worlds in some draw, and is certain in neither. Where Python sees
+    values, the arrows alone decide.
     """
     form = seen.posterior._form
     chosen = _chosen(form)
     found: dict[str, tuple[str, Sequence[str]]] = {}
     for name in sites:
         site = form.sites.get(name)
-        if site is None or name in chosen or not _categories(site.fn) > 2:
+        if site is None or name in chosen or not site.discrete or site.function:
             continue
         if form.dependencies.hidden or _differs(seen, name, tuple(arrows[name])):
             used = getattr(site.mechanism, "name", "?")
@@ -67,7 +66,7 @@ def _differs(seen: Seen, name: str, parents: tuple[str, ...]) -> bool:
     ]
     for row in _rows_apart(worlds, rows):
         laws = {_law(form, name, {p: v[row] for p, v in world.items()}) for world in worlds}
-        if len(laws) > 1:
+        if len(laws - {None}) > 1:
             return True
     return False
 
@@ -88,13 +87,14 @@ def _rows_apart(worlds: Sequence[Mapping[str, Tensor]], rows: int) -> Iterator[i
                     return
 
 
-def _law(form: StructuralForm, name: str, values: Mapping[str, Tensor]) -> tuple[Any, ...]:
-    """The parameters of a site's distribution where its parents have these values."""
-    found: list[tuple[Any, ...]] = []
+def _law(form: StructuralForm, name: str, values: Mapping[str, Tensor]) -> tuple[Any, ...] | None:
+    """The parameters of a site's distribution where its parents have these values; ``None`` where its value is certain."""
+    found: list[tuple[Any, ...] | None] = []
 
     def rule(msg: Message) -> Tensor:
         if msg["name"] == name:
-            found.append(numbers_of(unwrapped(msg["fn"])))
+            fn = unwrapped(msg["fn"])
+            found.append(None if _certain(fn) else numbers_of(fn))
         if site_kind(msg) == "factor":
             return msg["value"]  # type: ignore[no-any-return]
         return values.get(msg["name"], form.sites[msg["name"]].value)
@@ -110,14 +110,15 @@ def _base(fn: Any) -> Any:
     return fn
 
 
-def _categories(fn: Any) -> float:
-    """Values of a categorical site; 0 for other families."""
-    base = _base(fn)
-    names = mechanism_names(type(base))
-    if "gumbel_max" not in names:
-        return 0
-    probs = getattr(base, "probs", None)
-    return math.inf if probs is None else probs.shape[-1]
+def _certain(fn: Any) -> bool:
+    """Whether a distribution of finite support leaves nothing to chance."""
+    if not fn.has_enumerate_support:
+        return False
+    try:
+        values = fn.enumerate_support(expand=False)
+    except NotImplementedError:  # the elements of a plate differ in their support
+        return False
+    return bool((fn.log_prob(values).exp().amax(0) >= 1.0).all())
 
 
 def _chosen(form: StructuralForm) -> set[str]:

@@ -48,7 +48,7 @@ class JointLaw:
     Attributes:
         slots: the order of the values in the keys of ``mass``.
         mass: values to their probability together with the conditions. It sums to the probability of the conditions.
-        coupled: sites whose laws differed between worlds: site to one of the laws.
+        coupled: sites whose laws, where they are not certain, differed between worlds: site to one of the laws.
         sampled: those of them for which Gumbels were drawn, because three or more laws differed.
     """
 
@@ -59,7 +59,8 @@ class JointLaw:
 
     def saw(self, site: str, laws: Iterable[Conditional]) -> None:
         """Take note of the laws that a site's noise answered to."""
-        distinct = list(dict.fromkeys(laws))
+        # what is certain in a world is certain whatever couples it to others
+        distinct = [law for law in dict.fromkeys(laws) if max(law.probabilities) < 1.0]
         if len(distinct) > 1:
             self.coupled[site] = distinct[0]
             if len(distinct) > 2 and distinct[0].coupling == "gumbel_max":

@@ -39,7 +39,7 @@ def sampled_answer(
     num_samples: int,
     why: str,
 ) -> tuple[Estimate, dict[str, tuple[str, Sequence[str]]]]:
-    """The answer, and the categorical sites whose default coupling it depends on.
+    """The answer, and the discrete sites whose default coupling it depends on.
 
     Raises:
         QueryError: a condition that cannot be sampled.

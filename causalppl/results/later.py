@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, overload
 __all__ = ["Later", "TextOrLater"]
 
 #: What such a field may be given.
-TextOrLater: TypeAlias = str | None | Callable[[], str | None]
+TextOrLater: TypeAlias = str | Callable[[], str | None] | None
 
 
 class Later:

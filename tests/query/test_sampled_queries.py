@@ -17,6 +17,9 @@ import causalppl as cp
 from causalppl.query import draws
 from models import encouragement
 
+#: Couplings matter to most of these answers; what is said of them has tests of its own.
+pytestmark = pytest.mark.filterwarnings("ignore::causalppl.errors.CouplingWarning")
+
 
 def near(estimate, expected, width=4.5):
     """Within Monte Carlo error of what is expected."""

@@ -12,6 +12,9 @@ import torch
 
 import causalppl as cp
 
+#: Couplings matter to most of these answers; what is said of them has tests of its own.
+pytestmark = pytest.mark.filterwarnings("ignore::causalppl.errors.CouplingWarning")
+
 
 def double(*values):
     return torch.tensor(values, dtype=torch.float64)
@@ -172,13 +175,21 @@ def test_a_default_coupling_that_matters_is_named():
     assert estimate.diagnostics.mechanisms == {"y": "gumbel_max"}
 
 
+def test_two_values_have_several_couplings_too():
+    with pytest.warns(
+        cp.errors.CouplingWarning, match=r"'m' \(inverse_cdf; also antitone, independent\)"
+    ):
+        found = cp.query("P(m[x=1] = 0 | x=0, m=1)", zxmy)()
+    assert found.diagnostics.identification == "graph and couplings"
+
+
 @pytest.mark.parametrize(
     ("text", "model"),
     [
         ("E[y | do(x=1)]", ternary()),
         ("E[y[x=1] - y[x=0]]", ternary()),
         ("P(y[x=1] = 0 | x=0, y=1)", ternary(mechanism="gumbel_max")),
-        ("P(y[x=1] = 0 | x=0, y=1)", ternary(((0.2, 0.8), (0.5, 0.5)))),  # two values: one coupling
+        ("P(y[x=1] = 0 | x=0, y=1)", ternary(((0.2, 0.8), (0.0, 1.0)))),  # certain in one world
         ("P(y[x=1] = 0 | x=0, y=1)", ternary(((0.2, 0.3, 0.5), (0.2, 0.3, 0.5)))),  # same law
     ],
 )

@@ -18,6 +18,9 @@ from causalppl.query.finite import FiniteModel
 from causalppl.query.relevance import relevance
 from causalppl.structural import StructuralForm
 
+#: Couplings matter to most of these answers; what is said of them has tests of its own.
+pytestmark = pytest.mark.filterwarnings("ignore::causalppl.errors.CouplingWarning")
+
 
 def double(value):
     return torch.tensor(value, dtype=torch.float64)
