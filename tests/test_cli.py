@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Generator
@@ -331,3 +333,115 @@ def test_progress_goes_to_standard_error_and_can_be_silenced(tmp_path: Path) -> 
     assert silent.returncode == shown.returncode == 0
     assert silent.stderr == "" and "weighed" in shown.stderr
     assert rows(shown.stdout)["h=2"] == rows(silent.stdout)["h=2"] == ["1.90"]
+
+
+# --- query and graph --------------------------------------------------------------------------------------------------
+
+COIN = """
+import pyro
+import pyro.distributions as dist
+
+def model():
+    u = pyro.sample("u", dist.Bernoulli(0.5))
+    x = pyro.sample("x", dist.Bernoulli(0.25 + 0.5 * u))
+    return pyro.sample("y", dist.Bernoulli(0.25 + 0.5 * x))
+"""
+
+
+@pytest.fixture
+def coin(tmp_path: Path) -> Path:
+    return write(tmp_path / "program.py", COIN)
+
+
+def causalppl(*words: object, code: int = 0) -> tuple[str, str]:
+    """Standard output and standard error of ``causalppl``."""
+    found = CliRunner().invoke(app, [*map(str, words)])
+    assert found.exit_code == code, (found.stdout, found.stderr, found.exception)
+    return found.stdout, found.stderr
+
+
+@pytest.mark.filterwarnings("always::causalppl.errors.CouplingWarning")
+def test_a_query_is_answered_in_a_table(coin: Path) -> None:
+    said, warned = causalppl("query", coin, "P(y[x=0]=0 | x=1, y=1)")
+    # monotone: of .75 with y[1]=1 a share of .5 has y[0]=0
+    assert rows(said)["0.666667"] == ["exact", "3, imagining", "graph and couplings"]
+    assert "inverse_cdf" in said and warned.startswith("causalppl: warning: query: the answer")
+    said, warned = causalppl("query", coin, "E[y | do(x=1)]")
+    assert rows(said)["0.75"] == ["exact", "2, doing", "graph"] and warned == ""
+
+
+def test_a_query_takes_evidence_from_the_file_and_from_options(joe: Path) -> None:
+    said, _ = causalppl("query", joe, "E[y[h=2]]", "--over", "sample", "--json")
+    assert json.loads(said)["value"] == pytest.approx(1.9, abs=1e-6)
+    said, _ = causalppl("query", joe, "E[y[h=2]]", "--over", "sample", "--given", "y=0.5", "--json")
+    assert json.loads(said)["value"] == pytest.approx(0.9, abs=1e-6)
+
+
+def test_a_query_is_saved_as_json(coin: Path, tmp_path: Path) -> None:
+    file = tmp_path / "answer.json"
+    said, warned = causalppl(
+        "query", coin, "P(y=1 | do(x=1))", "--observed", "x", "--json", "--save", file
+    )
+    found = json.loads(said)
+    assert found == json.loads(file.read_text()) and str(file) in warned
+    assert found["value"] == 0.75 and found["interval"] == [0.75, 0.75] and found["exact"]
+    # y is not measured here, so that its law is the program's word
+    assert found["identification"] == "graph and parametric form"
+
+
+def test_a_caret_points_at_what_a_query_says_wrong(coin: Path) -> None:
+    said, sentence = causalppl("query", coin, "P(y[x=1] = 1 | x==0)", code=2)
+    lines = sentence.splitlines()
+    assert said == "" and lines[0].startswith("causalppl: error: query: cannot read character 18")
+    assert lines[2].index("^") == lines[1].index("==") + 1 and len(lines) == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["P(yy=1)"], "did you mean 'y'"),
+        (["P(y=1)", "--over", "units"], "over='units'; give 'sample', 'population' or None"),
+        (["P(y=1)", "--given", "y"], "--given: 'y' is not SITE=VALUE"),
+        (["P(y=1)", "--save", "/nowhere/at/all.json"], "--save: there is no folder"),
+        (["P(y=1)", "--units", "people"], "no plate of the program"),
+        (["P(y=1 | x=7)"], "probability zero"),
+    ],
+)
+def test_mistakes_in_queries_are_one_sentence(coin: Path, words: list[str], expected: str) -> None:
+    said, sentence = causalppl("query", coin, *words, code=2)
+    assert said == "" and sentence.count("\n") == 1
+    assert sentence.startswith("causalppl: error: ") and expected in sentence
+
+
+def test_a_graph_is_shown_and_asked(coin: Path, tmp_path: Path) -> None:
+    file = tmp_path / "coin.dot"
+    measured = ("--observed", "x", "--observed", "y")
+    questions = ("--identify", "P(y | do(x))", "--identify", "P(y[x=0]=0 | x=1, y=1)")
+    said, _ = causalppl("graph", coin, *measured, *questions, "--out", file)
+    assert rows(said)["u"] == ["latent"] and rows(said)["y"] == ["observed", "x"]
+    assert "\n  P(y | x)\n" in said and "\n  conflict: y[x=0] and y share noise" in said
+    assert file.read_text().startswith("digraph")
+
+
+def test_what_data_gives_is_observed_in_the_graph(joe: Path) -> None:
+    said, _ = causalppl("graph", joe)
+    assert {rows(said)[n][0] for n in ("x", "h", "y")} == {"observed"}
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--out", "coin.gif"], "ends in none of .dot, .svg and .png"),
+        (["--observed", "z"], "observed names 'z', which is no site"),
+        (["--observed", "y", "--identify", "P(y | do(x))"], "'x' is latent"),
+    ],
+)
+def test_mistakes_in_graphs_are_one_sentence(coin: Path, words: list[str], expected: str) -> None:
+    _, sentence = causalppl("graph", coin, *words, code=2)
+    assert sentence.count("\n") == 1 and expected in sentence
+
+
+@pytest.mark.skipif(shutil.which("dot") is not None, reason="dot is installed")
+def test_a_picture_without_dot_says_what_to_install(coin: Path, tmp_path: Path) -> None:
+    _, sentence = causalppl("graph", coin, "--out", tmp_path / "coin.svg", code=2)
+    assert "apt-get install graphviz" in sentence and "coin.dot" in sentence

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import traceback
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import CausalPPLError, UnknownSiteError, closest_name, site_list
+from ..errors import UnknownSiteError, closest_name, site_list
+from .graph_command import HELP as GRAPH_HELP
+from .graph_command import graph
+from .mistakes import one_sentence, say
 from .program_file import ProgramFile, ProgramFileError, load
+from .query_command import HELP as QUERY_HELP
+from .query_command import query
 from .words import Condition, parse_assignments, parse_condition, world_name
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def counterfactual(
     show_traceback: ShowTraceback = False,
 ) -> None:
     """Answer one counterfactual question about the program of a file; see ``--help``."""
-    with _one_sentence(show_traceback) as origin:
+    with one_sentence(show_traceback) as origin:
         interventions = {world_name(do): parse_assignments("--do", do)}
         if versus:
             if world_name(versus) in interventions:
@@ -223,38 +224,8 @@ def _check_names(
             )
 
 
-@contextmanager
-def _one_sentence(show_traceback: bool) -> Iterator[dict[str, ProgramFile]]:
-    """Turns any exception of the body into one sentence and exit code 2, and warnings into one line each."""
-    origin: dict[str, ProgramFile] = {}
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_, **__: _say("warning", str(message))
-            yield origin
-    except (typer.Exit, typer.Abort, KeyboardInterrupt):
-        raise
-    except BrokenPipeError:
-        # The reader of a pipe has gone, such as head: nobody is left to tell, nor is the interpreter at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(1) from None
-    except Exception as error:
-        if show_traceback:
-            traceback.print_exc()
-        program = origin.get("program")
-        _say("error", _sentence(error, program))
-        raise typer.Exit(2) from None
-
-
-def _sentence(error: Exception, program: ProgramFile | None) -> str:
-    if isinstance(error, CausalPPLError):
-        return str(error)
-    if program is not None and (line := program.line_of(error)) is not None:
-        return f"{program.path.name}, line {line}: {type(error).__name__}: {error}"
-    return f"{type(error).__name__}: {error} (--traceback shows where)"
-
-
-def _say(kind: str, sentence: str) -> None:
-    typer.echo(f"causalppl: {kind}: {' '.join(sentence.split())}", err=True)
+app.command(help=QUERY_HELP)(query)
+app.command(help=GRAPH_HELP)(graph)
 
 
 def main() -> None:
@@ -267,12 +238,12 @@ def _run(arguments: list[str]) -> int:
     try:
         status = command.main(arguments, prog_name="causalppl", standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
-        _say("error", "interrupted")
+        say("error", "interrupted")
         return 130
     except Exception as error:
         # Errors of the command line itself, such as a missing option: typer's own base class is not public.
         if not hasattr(error, "format_message"):
             raise
-        _say("error", f"{error.format_message().rstrip('.')}; causalppl --help shows how")
+        say("error", f"{error.format_message().rstrip('.')}; causalppl --help shows how")
         return 2
     return status if isinstance(status, int) else 0

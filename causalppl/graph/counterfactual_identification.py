@@ -74,11 +74,12 @@ def identify_counterfactual(
     for same in common:
         del tops[same], bottoms[same]
     failures: list[Conflict | Hedge] = []
+    texts = {n.label: n.text for n in (*below.nodes, *above.nodes)}
     sides = []
     for groups in (tops, bottoms):
         factors = []
         for group in groups.values():
-            found, against = _group(graph, group, experiments)
+            found, against = _group(graph, group, texts, experiments)
             failures += against
             if found is not None:
                 factors.append(found)
@@ -102,11 +103,14 @@ def _groups(
 
 
 def _group(
-    graph: MixedGraph, group: Sequence[Sequence[Node]], experiments: bool
+    graph: MixedGraph,
+    group: Sequence[Sequence[Node]],
+    texts: Mapping[str, str],
+    experiments: bool,
 ) -> tuple[Formula | None, list[Conflict | Hedge]]:
     factors, failures = [], []
     for component in group:
-        found = _component(graph, component, experiments)
+        found = _component(graph, component, texts, experiments)
         if isinstance(found, Conflict | Hedge):
             failures.append(found)
         else:
@@ -119,16 +123,16 @@ def _group(
 
 
 def _component(
-    graph: MixedGraph, component: Sequence[Node], experiments: bool
+    graph: MixedGraph, component: Sequence[Node], texts: Mapping[str, str], experiments: bool
 ) -> Formula | Conflict | Hedge:
     """The probability of a component when the parents of its nodes are set."""
     values: dict[str, Known] = {}
     needs = [need for n in component for need in n.parents.items()]
     for site, known in (*needs, *((n.site, n.known) for n in component)):
         if values.setdefault(site, known) != known:
-            texts = tuple(dict.fromkeys(n.text for n in component))
-            sites = frozenset(n.site for n in component)
-            return Conflict(texts, site, (values[site], known), sites)
+            outcomes = tuple(dict.fromkeys(n.text for n in component))
+            one, other = (texts[k] if isinstance(k, str) else k for k in (values[site], known))
+            return Conflict(outcomes, site, (one, other), frozenset(n.site for n in component))
     own = {n.site for n in component}
     done = values.keys() - own
     found = effect(graph, own, set(done))

@@ -39,7 +39,7 @@ class Conflict:
     Attributes:
         outcomes: the potential outcomes that share noise.
         site: a site that they need at two values at once.
-        values: these values: numbers, or the names of what is open.
+        values: these values: numbers, or the potential outcomes whose values they are.
         sites: the sites of the outcomes.
     """
 

@@ -253,7 +253,7 @@ def _unknown(name: str, arrows: Arrows, arguments: tuple[str, ...]) -> UnknownSi
             f'{name} = pyro.deterministic("{name}", {name}) at the top of the program'
         )
     near = closest_name(name, arrows)
-    hint = f"; did you mean {near!r}?" if near else ""
+    hint = f"; did you mean {near!r}?" if near else "."
     return UnknownSiteError(
-        f"query: the program has no site {name!r}{hint}. Its sites: {site_list(arrows)}"
+        f"query: the program has no site {name!r}{hint} Its sites: {site_list(arrows)}"
     )
