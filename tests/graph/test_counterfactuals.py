@@ -86,7 +86,7 @@ def test_what_forbids_an_estimand_is_named() -> None:
     conflict = bow.identify("P(y[x=1]=1 | x=0)").hedge
     assert isinstance(conflict, Conflict) and conflict.outcomes == ("x", "y[x=1]")
     assert str(conflict) == "conflict: x and y[x=1] share noise and need x at 1 and at 0 at once"
-    impossible = bow.identify("P(y=1 | x=0, x[x=0]=1)")
+    impossible = bow.identify("P(y=1 | x=0, x=1)")
     assert not impossible.identified and "contradicts itself" in impossible.why
 
 

@@ -444,6 +444,7 @@ ASKED = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore::causalppl.errors.CouplingWarning")
 @pytest.mark.parametrize("text", ASKED)
 def test_couplings_of_the_mechanisms_lie_inside(text):
     found = cp.bounds(text, mixed)()
