@@ -135,14 +135,17 @@ def _component(
             return Conflict(outcomes, site, (one, other), frozenset(n.site for n in component))
     own = {n.site for n in component}
     done = values.keys() - own
-    found = effect(graph, own, set(done))
+    order = [n for n in graph.order if n in values]
+    of, behind = tuple(n for n in order if n in own), tuple(n for n in order if n in done)
+    found: Formula | Hedge
+    if len(of) == 1 and len(graph.district(of[0])) == 1:
+        found = Conditional(of, behind)  # as ID finds too, in a time that grows with the graph
+    else:
+        found = effect(graph, own, set(done))
     if isinstance(found, Hedge):
         if not experiments:
             return found
-        order = [n for n in graph.order if n in values]
-        found = Experiment(
-            tuple(n for n in order if n in own), tuple(n for n in order if n in done)
-        )
+        found = Experiment(of, behind)
     return substitute(found, {s: _variable(s, k) for s, k in values.items()})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import networkx as nx
 
@@ -60,7 +61,7 @@ class MixedGraph:
                 todo.extend(graph.successors(child))
         return found
 
-    @property
+    @cached_property
     def order(self) -> list[str]:
         """The nodes, parents first."""
         return list(nx.lexicographical_topological_sort(self.directed))

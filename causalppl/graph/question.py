@@ -130,7 +130,7 @@ def _event(comparisons: Iterable[Comparison]) -> dict[Outcome, float | None] | N
         if isinstance(left, Number):
             left, right = right, left
         if not named:
-            if not holds(comparison, float):
+            if not holds(comparison, _no_outcome):
                 return None
         elif comparison.operator == "=" and isinstance(left, Outcome) and isinstance(right, Number):
             if found.get(left) not in (None, right.value):
@@ -140,6 +140,10 @@ def _event(comparisons: Iterable[Comparison]) -> dict[Outcome, float | None] | N
             for outcome in named:
                 found.setdefault(outcome, None)
     return found
+
+
+def _no_outcome(outcome: Outcome) -> float:
+    raise AssertionError(outcome)
 
 
 def _outermost(expression: Expression) -> list[Outcome]:

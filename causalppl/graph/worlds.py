@@ -54,9 +54,10 @@ def _settings(
     for i, (site, intervention) in enumerate(sorted(worlds[name].items())):
         if site not in nodes:
             continue
-        value: float | Outcome = 1e300 * (1 + i / 64)
+        unlike = 1e300 * (1 + i / 64)
+        value: float | Outcome = unlike
         if isinstance(intervention, Hard):
-            value = _number(intervention.value, value)
+            value = _number(intervention.value, unlike)
         elif isinstance(intervention, FromWorld):
             source = intervention.world
             value = Outcome(site, _settings(source, worlds, nodes) if source in worlds else ())

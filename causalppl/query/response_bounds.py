@@ -24,7 +24,8 @@ from .response_polynomials import (
     constant_of,
     scale,
 )
-from .response_programs import CouplingProgram, Extremes, Infeasible
+from .response_programs import CouplingProgram, Extremes
+from .response_relaxation import Infeasible
 from .response_types import TooManyTypes, blocks_of
 from .site_laws import NoLaw
 

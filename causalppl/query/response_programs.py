@@ -16,24 +16,17 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import reduce
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from .response_polynomials import Config, Factor, Monomial, Polynomial, add, constant_of, scale
+from .response_relaxation import OPTIONS, Infeasible, JointLaws, Point
 from .response_types import Block, Floats, TooManyTypes, shape_of
 
-__all__ = ["CouplingProgram", "Extremes", "Infeasible"]
-
-#: One coupling: for each block a law over its response types.
-_Point: TypeAlias = dict[Block, Floats]
-
-
-class Infeasible(Exception):
-    """The denominator is zero under every coupling."""
+__all__ = ["CouplingProgram", "Extremes"]
 
 
 @dataclass(frozen=True)
@@ -84,7 +77,7 @@ class CouplingProgram:
             if value is not None:
                 return Extremes(value, value, True)
         try:
-            relaxed = _JointLaws(self, [top, bottom])
+            relaxed = JointLaws(self, [top, bottom])
         except TooManyTypes:
             if not self.exact:
                 raise
@@ -94,7 +87,7 @@ class CouplingProgram:
         return Extremes(low[0], -high[0], low[1] and high[1])
 
     def _end(
-        self, top: Polynomial, bottom: Polynomial, relaxed: _JointLaws | None
+        self, top: Polynomial, bottom: Polynomial, relaxed: JointLaws | None
     ) -> tuple[float, bool]:
         """The least ratio, or less, and whether it is certain that a coupling attains it."""
         if relaxed is None:
@@ -133,7 +126,7 @@ class CouplingProgram:
         block = self.block(factor)
         return block.tables[block.configs.index(response[0])][response[1]]
 
-    def value(self, polynomial: Polynomial, point: _Point) -> float:
+    def value(self, polynomial: Polynomial, point: Point) -> float:
         """A polynomial at one coupling."""
         return math.fsum(
             c * math.prod(float(self.indicator(f) @ point[self.block(f)]) for f in monomial)
@@ -158,7 +151,7 @@ class CouplingProgram:
             raise Infeasible
         return ratio
 
-    def _descended(self, top: Polynomial, bottom: Polynomial, point: _Point) -> float:
+    def _descended(self, top: Polynomial, bottom: Polynomial, point: Point) -> float:
         """A ratio that a coupling attains, improved one site at a time."""
         ratio, tiny = math.inf, 1e-12 * self.ceiling(bottom)
         sites = dict.fromkeys(block.site for block in point)
@@ -174,7 +167,7 @@ class CouplingProgram:
         return ratio
 
     def _costs(
-        self, polynomial: Polynomial, site: str, point: _Point
+        self, polynomial: Polynomial, site: str, point: Point
     ) -> tuple[dict[Block, Floats], float]:
         """A polynomial as a linear function of the laws of one site, the others held fixed: costs and the rest."""
         costs: dict[Block, Floats] = {}
@@ -194,7 +187,7 @@ class CouplingProgram:
     def _any(self, block: Block) -> Floats:
         return _solved(block, np.zeros((1, len(block.types))))[1][0]
 
-    def _least(self, polynomial: Polynomial) -> tuple[float, _Point]:
+    def _least(self, polynomial: Polynomial) -> tuple[float, Point]:
         """The least value of a multilinear polynomial and where it is; parts without a common block apart."""
         rest, point = self._settled(polynomial)
         total = rest.get((), 0.0)
@@ -204,9 +197,9 @@ class CouplingProgram:
             point |= where
         return total, point
 
-    def _settled(self, polynomial: Polynomial) -> tuple[Polynomial, _Point]:
+    def _settled(self, polynomial: Polynomial) -> tuple[Polynomial, Point]:
         """Blocks whose monomials agree in all other factors, a number that is not negative, can choose for themselves."""
-        point: _Point = {}
+        point: Point = {}
         rest = dict(polynomial)
         changed = True
         while changed:
@@ -240,7 +233,7 @@ class CouplingProgram:
         for members in nx.connected_components(graph):
             yield {m: c for m, c in polynomial.items() if m and self.block(m[0]) in members}
 
-    def _search(self, part: Polynomial) -> tuple[float, _Point]:
+    def _search(self, part: Polynomial) -> tuple[float, Point]:
         """All vertices of all sites but one, and the best response of that one."""
         sites: dict[str, list[Block]] = {}
         for block in dict.fromkeys(self.block(f) for m in part for f in m):
@@ -283,127 +276,10 @@ def _solved(block: Block, costs: Floats, batch: int = 32) -> tuple[Floats, Float
             A_eq=sparse.kron(sparse.eye_array(len(part)), block.matrix, format="csr"),
             b_eq=np.tile(block.probabilities, len(part)),
             method="highs",
-            options=_OPTIONS,
+            options=OPTIONS,
         )
         if found.status != 0:
             raise TooManyTypes
         laws.append(np.asarray(found.x).reshape(part.shape))
     where = np.concatenate(laws)
     return (where * costs).sum(1), where
-
-
-_OPTIONS = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
-
-
-class _JointLaws:
-    """The linear program over laws of each block and joint laws of the blocks that meet in a monomial.
-
-    Of independence it keeps that, whatever the responses of the others, a site's own conditional probabilities hold.
-    Where no two blocks meet nothing is lost.
-    """
-
-    def __init__(self, program: CouplingProgram, polynomials: Sequence[Polynomial]) -> None:
-        self.program = program
-        teams: dict[tuple[Block, ...], None] = {}
-        for monomial in itertools.chain.from_iterable(polynomials):
-            team = self._team(monomial)
-            teams |= {(b,): None for b in team} | ({team: None} if team else {})
-        self.columns: dict[tuple[Block, ...], slice] = {}
-        width = 0
-        for team in teams:
-            size = math.prod(len(b.types) for b in team)
-            self.columns[team] = slice(width, width := width + size)
-            if len(team) > 1 and width > program.max_columns:
-                raise TooManyTypes
-        self.width = width
-        self.matrix, self.right = self._constraints()
-
-    def _team(self, monomial: Monomial) -> tuple[Block, ...]:
-        return tuple(self.program.block(f) for f in monomial)
-
-    def _constraints(self) -> tuple[Any, Floats]:
-        from scipy import sparse
-
-        rows, right = [], []
-        for team, columns in self.columns.items():
-            if len(team) == 1:
-                rows.append(self._placed((columns, sparse.csr_array(team[0].matrix))))
-                right.append(team[0].probabilities)
-                continue
-            for position, block in enumerate(team):
-                own = block.matrix - block.probabilities[:, None]
-                one = [sparse.eye_array(len(b.types)) for b in team]
-                one[position] = sparse.csr_array(own)
-                summed = [sparse.csr_array(np.ones((1, len(b.types)))) for b in team]
-                summed[position] = sparse.eye_array(len(block.types))
-                rows.append(self._placed((columns, _kron(one))))
-                law = (self.columns[block,], -sparse.eye_array(len(block.types)))
-                rows.append(self._placed((columns, _kron(summed)), law))
-                right += [np.zeros(rows[-2].shape[0]), np.zeros(rows[-1].shape[0])]
-        return sparse.vstack(rows, format="csr"), np.concatenate(right)
-
-    def _placed(self, *parts: tuple[slice, Any]) -> Any:
-        """Matrices at their columns, side by side."""
-        from scipy import sparse
-
-        total: Any = 0
-        for columns, matrix in parts:
-            found = sparse.coo_array(matrix)
-            shape = (found.shape[0], self.width)
-            moved = (found.data, (found.coords[0], found.coords[1] + columns.start))
-            total = total + sparse.csr_array(moved, shape=shape)
-        return total
-
-    def _cost(self, polynomial: Polynomial) -> Floats:
-        cost = np.zeros(self.width)
-        for monomial, coefficient in polynomial.items():
-            if monomial:
-                shown: Any = np.ones(1)
-                for f in monomial:
-                    shown = np.kron(shown, self.program.indicator(f))
-                cost[self.columns[self._team(monomial)]] += coefficient * shown
-        return cost
-
-    def least(self, top: Polynomial, bottom: Polynomial) -> tuple[float, _Point]:
-        """The least ``top / bottom`` and the laws of the blocks there, by the transformation of Charnes and Cooper.
-
-        It has one more variable, for the scale.
-
-        Raises:
-            Infeasible: ``bottom`` is zero everywhere.
-        """
-        from scipy import sparse
-        from scipy.optimize import linprog
-
-        # The scale of a rare condition is taken out first, so that tolerances mean the same everywhere.
-        size = self.program.ceiling(bottom)
-        if size <= 0.0:
-            raise Infeasible
-        cost, below = self._cost(top) / size, self._cost(bottom) / size
-        scaled = sparse.hstack([self.matrix, sparse.csr_array(-self.right[:, None])])
-        condition = sparse.csr_array(np.append(below, bottom.get((), 0.0) / size)[None])
-        found = linprog(
-            np.append(cost, top.get((), 0.0) / size),
-            A_eq=sparse.vstack([scaled, condition], format="csr"),
-            b_eq=np.append(np.zeros(len(self.right)), 1.0),
-            method="highs",
-            options=_OPTIONS,
-        )
-        if found.status == 2:
-            raise Infeasible
-        if found.status == 3:
-            return -math.inf, {}
-        if found.status != 0:
-            raise TooManyTypes
-        laws = {
-            team[0]: np.maximum(found.x[columns], 0.0) / found.x[-1]
-            for team, columns in self.columns.items()
-            if len(team) == 1
-        }
-        return float(found.fun), laws
-
-
-def _kron(matrices: Sequence[Any]) -> Any:
-    from scipy import sparse
-
-    return reduce(sparse.kron, matrices)

@@ -231,7 +231,7 @@ def check_case(seed: int) -> tuple[bool, bool] | None:
 def determined(case: Case, seed: int) -> bool:
     """Whether, in models with much freedom, data tell the answer."""
     for trial in range(4):
-        bases = 7 if len(case.parents) < 6 else (3, 3, 4, 5)[trial]
+        bases = 7 if len(case.parents) < 6 else (3, 4, 5, 6)[trial]
         model = case.model(seed + 1000 * trial, bases=bases)
         event, given = case.mask(model, case.event), case.mask(model, case.given)
         if model.answer(event, given) in (0.0, 1.0):

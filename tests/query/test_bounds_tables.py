@@ -30,7 +30,8 @@ from causalppl.notation.parser import parse
 from causalppl.notation.terms import Outcome, Setting
 from causalppl.query.response_bounds import QueryBounds
 from causalppl.query.response_polynomials import CouplingPolynomials
-from causalppl.query.response_programs import CouplingProgram, _JointLaws
+from causalppl.query.response_programs import CouplingProgram
+from causalppl.query.response_relaxation import JointLaws
 from causalppl.query.response_types import blocks_of
 
 PNS = "P(y[x=1]=1, y[x=0]=0)"
@@ -346,7 +347,7 @@ class TestExplicitCouplings:
         blocks = blocks_of([f for m in (*top, *bottom) for f in m], make.tables)
         (block,) = set(blocks.values())
         signed = {m: sign * c for m, c in top.items()}
-        end, laws = _JointLaws(CouplingProgram(blocks), [top, bottom]).least(signed, bottom)
+        end, laws = JointLaws(CouplingProgram(blocks), [top, bottom]).least(signed, bottom)
         law = laws[block]
         for i, config in enumerate(block.configs):
             marginal = np.zeros(3)
@@ -397,7 +398,7 @@ class TestExplicitCouplings:
         )
         blocks = blocks_of([f for m in (*top, *bottom) for f in m], make.tables)
         solver = CouplingProgram(blocks)
-        relaxed = _JointLaws(solver, [top, bottom]).least(top, bottom)[0]
+        relaxed = JointLaws(solver, [top, bottom]).least(top, bottom)[0]
         assert solver._ratio(top, bottom) == pytest.approx(relaxed, abs=1e-8)
 
 
