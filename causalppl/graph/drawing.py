@@ -69,10 +69,11 @@ class Drawing:
 
 
 def draw(graph: CausalGraph) -> Drawing:
-    """Latent nodes dashed, observed shaded, functions in boxes, intervened doubly bordered, plates as boxes around."""
+    """Latent nodes dashed, observed shaded, functions in boxes, intervened doubly bordered, factors black, plates as boxes around."""
     import graphviz
 
-    picture = graphviz.Digraph(graph_attr={"rankdir": "TB"}, node_attr={"fontname": "Helvetica"})
+    font = {"fontname": "Helvetica,Arial,sans-serif"}
+    picture = graphviz.Digraph(graph_attr={"rankdir": "TB", **font}, node_attr=font)
     keys = {n: f"n{i}" for i, n in enumerate([*graph.nodes, *graph.selection])}
 
     def fill(box: Any, path: tuple[str, ...]) -> None:
@@ -90,8 +91,8 @@ def draw(graph: CausalGraph) -> Drawing:
 
     fill(picture, ())
     for factor in graph.selection:
-        look = {"shape": "square", "style": "filled", "fillcolor": "black", "width": "0.15"}
-        picture.node(keys[factor], "", xlabel=graphviz.escape(factor), **look)
+        look = {"shape": "box", "style": "filled", "fillcolor": "black", "fontcolor": "white"}
+        picture.node(keys[factor], graphviz.escape(factor), height="0.3", margin="0.08,0.04", **look)
     for parent, node in graph.edges:
         style = "dotted" if parent in graph.hidden else "solid"
         picture.edge(keys[parent], keys[node], style=style)
