@@ -92,7 +92,9 @@ def draw(graph: CausalGraph) -> Drawing:
     fill(picture, ())
     for factor in graph.selection:
         look = {"shape": "box", "style": "filled", "fillcolor": "black", "fontcolor": "white"}
-        picture.node(keys[factor], graphviz.escape(factor), height="0.3", margin="0.08,0.04", **look)
+        picture.node(
+            keys[factor], graphviz.escape(factor), height="0.3", margin="0.08,0.04", **look
+        )
     for parent, node in graph.edges:
         style = "dotted" if parent in graph.hidden else "solid"
         picture.edge(keys[parent], keys[node], style=style)

@@ -55,11 +55,9 @@ class Knowledge:
     observed: tuple[str, ...] | None = None
 
     @cached_property
-    def seen(self) -> frozenset[str]:
-        """What data tell of; empty where there are none."""
+    def data(self) -> frozenset[str]:
+        """The sites with values, ranges included."""
         form = self.form
-        if self.observed is not None:
-            return frozenset(self.observed)
         known = {
             n
             for n, s in form.sites.items()
@@ -67,6 +65,11 @@ class Knowledge:
         }
         whole = {n: n.removesuffix("_observed") for n in form.halves.values()}
         return frozenset(whole.get(n, n) for n in (*known, *form.conditioned))
+
+    @property
+    def seen(self) -> frozenset[str]:
+        """What counts as observed, ranges included; empty where nothing is."""
+        return self.data if self.observed is None else frozenset(self.observed)
 
     @cached_property
     def graph(self) -> CausalGraph:
@@ -111,7 +114,7 @@ class Knowledge:
         """The question about the one run that was observed, all of which is known."""
         values = {n: s.value for n, s in self.form.sites.items()}
         given: dict[Outcome, float | None] = dict(question.given)
-        for name in sorted(self.seen & self.graph.arrows.keys()):
+        for name in sorted(self.data & self.seen & self.graph.arrows.keys()):
             value = values.get(name)
             exact = value is not None and value.numel() == 1
             given.setdefault(Outcome(name), float(value) if exact and value is not None else None)

@@ -12,6 +12,8 @@ from ..errors import (
     IdentificationWarning,
     MethodError,
     QueryError,
+    UnknownSiteError,
+    closest_name,
     site_list,
     warn_caller,
 )
@@ -123,6 +125,13 @@ def _read(request: Request, form: StructuralForm) -> _Reading:
             whole, why = None, "do sets a site to a value that it never has in the program"
     arrows = arrows_of(form) if whole is None else whole.parents
     query, terms = resolve(request.tree, arrows, program_arguments(form.model))
+    for name in request.observed or ():
+        if name not in arrows:
+            near = closest_name(name, arrows)
+            raise UnknownSiteError(
+                f"query: observed names {name!r}, which is no site; the sites are {site_list(arrows)}"
+                + (f"; did you mean {near!r}?" if near else "")
+            )
     asked = [outcome.site for outcome in outcomes(request.tree)]
     scope = read_scope(form, arrows, asked, request.over, request.units, request.parameters)
     return _Reading(arrows, query, terms, scope, whole, why)

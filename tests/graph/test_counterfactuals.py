@@ -231,9 +231,12 @@ def check_case(seed: int) -> tuple[bool, bool] | None:
 def determined(case: Case, seed: int) -> bool:
     """Whether, in models with much freedom, data tell the answer."""
     # two values may settle what no graph does: where a is not 1, it is 0; so three are tried too
-    few = len(case.parents) < 6
-    sizes = [(2, 7), (3, 4), (3, 6), (3, 6)] if few else [(2, 3), (2, 4), (2, 5), (3, 2)]
-    for trial, (levels, bases) in enumerate(sizes):
+    for trial, levels in enumerate((2, 2, 3, 3)):
+        bases = next(
+            b
+            for b in (12, 8, 6, 5, 4, 3, 2, 1)
+            if (b * levels) ** len(case.nodes) * 3 ** len(case.latent) <= 100_000
+        )
         model = case.model(seed + 1000 * trial, levels=levels, bases=bases)
         event, given = case.mask(model, case.event), case.mask(model, case.given)
         if not given.any():

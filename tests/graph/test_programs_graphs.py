@@ -81,3 +81,14 @@ def test_reading_a_graph_leaves_the_generator_alone() -> None:
     before = torch.get_rng_state()
     cp.causal_graph(hierarchy)()
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_delta_is_a_function() -> None:
+    def model() -> None:
+        x = pyro.sample("x", dist.Normal(0.0, 1.0))
+        d = pyro.sample("d", dist.Delta(x**2))
+        pyro.sample("y", dist.Normal(d, 1.0))
+
+    graph = cp.causal_graph(model, observed=["x", "y"])()
+    assert graph.deterministic == {"d"} and graph.latent == frozenset()
+    assert graph.d_separated("d", "y", "x")  # constant given x

@@ -263,6 +263,8 @@ def test_three_monotone_worlds_are_exact():
         ("E[y]", {"units": "people"}, cp.errors.QueryError, "'people' is no plate"),
         ("E[y]", {"parameters": ["zz"]}, cp.errors.QueryError, "'zz' is no latent site"),
         ("E[y]", {"parameters": "z"}, cp.errors.QueryError, "as a list"),
+        ("E[y]", {"observed": "z"}, cp.errors.QueryError, "as a list"),
+        ("E[y]", {"observed": ["yy"]}, cp.errors.UnknownSiteError, "observed names 'yy'.*did you mean 'y'"),
         ("E[y]", {"over": "units"}, cp.errors.QueryError, "'sample', 'population' or None"),
         ("E[y]", {"num_samples": 0}, cp.errors.MethodError, "positive integer"),
         ("E[y]", {"method": cp.NUTS}, cp.errors.MethodError, "no inference method"),
