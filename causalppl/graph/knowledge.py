@@ -112,12 +112,12 @@ class Knowledge:
 
     def with_data(self, question: Question) -> Question:
         """The question about the one run that was observed, all of which is known."""
-        values = {n: s.value for n, s in self.form.sites.items()}
         given: dict[Outcome, float | None] = dict(question.given)
         for name in sorted(self.data & self.seen & self.graph.arrows.keys()):
-            value = values.get(name)
-            exact = value is not None and value.numel() == 1
-            given.setdefault(Outcome(name), float(value) if exact and value is not None else None)
+            site = self.form.sites.get(name)
+            exact = site is not None and site.missing is None and site.interval is None
+            number = float(site.value) if exact and site.value.numel() == 1 else None  # type: ignore[union-attr]
+            given.setdefault(Outcome(name), number)
         return replace(question, given=given, world=None if question.world else question.world)
 
 
