@@ -16,7 +16,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from torch.fx import GraphModule
 
-__all__ = ["compiled", "has_cpp_compiler", "traced"]
+__all__ = ["compiled", "has_cpp_compiler", "small", "traced"]
 
 #: A graph with a larger tensor than this, in elements, is compiled for torch's own number of threads.
 _LARGE_TENSOR = 2**18
@@ -44,10 +44,23 @@ def has_cpp_compiler() -> bool:
     return any(shutil.which(name) is not None for name in names if name)
 
 
-def compiled(graph: GraphModule, inputs: Sequence[Tensor]) -> Callable[..., Sequence[Tensor]]:
+def small(graph: GraphModule) -> bool:
+    """Whether no tensor of the graph, data included, is large enough for threads to pay."""
+    values = [node.meta.get("val") for node in graph.graph.nodes]
+    held = [*vars(graph).values(), *graph.parameters(), *graph.buffers()]
+    sizes = [t.numel() for t in [*values, *held] if isinstance(t, Tensor)]
+    return max(sizes, default=0) <= _LARGE_TENSOR
+
+
+def compiled(
+    graph: GraphModule, inputs: Sequence[Tensor], one_thread: bool | None = None
+) -> Callable[..., Sequence[Tensor]]:
     """The graph by inductor directly: no dynamo, hence no guards and none of its global caches.
 
     Inputs of later calls have the shapes, strides and dtypes of these.
+
+    Args:
+        one_thread: whether its code is for one thread; by default where the graph is :func:`small`.
     """
     import torch._inductor
     import torch._inductor.config as inductor_config
@@ -55,10 +68,12 @@ def compiled(graph: GraphModule, inputs: Sequence[Tensor]) -> Callable[..., Sequ
     logger = logging.getLogger("torch")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
-    sizes = [n.meta["val"].numel() for n in graph.graph.nodes if _is_tensor(n.meta.get("val"))]
-    # One thread where tensors are small: as fast on an idle machine, and several times faster on a busy one. One
-    # compile thread: a pool of worker processes would outlive the call.
-    threads = {"cpp.threads": 1} if max(sizes, default=0) <= _LARGE_TENSOR else {}
+    # One thread where tensors are small: as fast on an idle machine, and measured 4 times faster on a busy one, where
+    # threads wait for each other. torch.set_num_threads would do the same for every executor, but cannot be undone:
+    # setting the old number again made MKL use threads that it did not use before, and small products 30 times slower
+    # for the rest of the process. One compile thread: a pool of worker processes would outlive the call.
+    one_thread = small(graph) if one_thread is None else one_thread
+    threads = {"cpp.threads": 1} if one_thread else {}
     try:
         with (
             warnings.catch_warnings(),
@@ -76,7 +91,3 @@ def compiled(graph: GraphModule, inputs: Sequence[Tensor]) -> Callable[..., Sequ
         return found
     finally:
         logger.setLevel(level)
-
-
-def _is_tensor(value: object) -> bool:
-    return isinstance(value, Tensor)
