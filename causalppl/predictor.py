@@ -17,8 +17,10 @@ from .counterfactual import Posterior, abduct
 from .errors import MethodError, ShapeError, UnknownSiteError, site_list
 from .inference import Method, WorldEvidence
 from .interventions import Interventions
+from .mechanisms import possible
 from .progress import Progress
 from .results import Worlds
+from .structural.densities import log_probs
 from .structural.evaluation import Evaluation
 from .structural.form import StructuralForm
 from .structural.noise import draw, fresh_seed
@@ -41,6 +43,7 @@ class _Prepared:
     posterior: Posterior | None = None
     rows: int = 1
     graphs: dict[Any, Any] = field(default_factory=dict)
+    idle: dict[str, Noise] | None = None  # the randomness of abduction that no result depends on
 
 
 class Counterfactual:
@@ -164,7 +167,7 @@ class Counterfactual:
     ) -> dict[str, dict[str, Tensor]] | None:
         """All worlds in one graph: draws of what is latent, abduction, prediction, and whether the evidence is possible."""
         from .structural.compiled import bound_form
-        from .structural.graph_inputs import fresh_inputs
+        from .structural.graph_inputs import fresh_inputs, leaves_of
 
         form, question, rows = copy.copy(prepared.form), prepared.question, prepared.rows
         form.seed = seed
@@ -175,7 +178,7 @@ class Counterfactual:
         inputs = {
             "prior": form.prior_noise(rows),
             "index": evaluation.index,
-            "bases": evaluation.bases(),
+            "bases": evaluation.bases(prepared.idle or {}),
             "fresh": fresh_inputs(evaluation, question),
             "free": free,
         }
@@ -189,7 +192,15 @@ class Counterfactual:
             worlds[_VALID] = {"": _valid(own, rows, latents, given["index"])}
             return worlds
 
-        found = self._graph(prepared, "values", function, inputs)
+        graph, leaves = self._graph(prepared, "values", function, inputs)
+        found = graph.flat(leaves)
+        if prepared.idle is None:
+            unused = iter(graph.idle[len(leaves_of([inputs["prior"], evaluation.index])) :])
+            prepared.idle = {
+                n: base
+                for n, base in inputs["bases"].items()
+                if all([next(unused) for _ in leaves_of([base])])
+            }
         if not bool(found.pop(_VALID)[""]):
             return None
         evaluation.check(question, found)
@@ -197,7 +208,8 @@ class Counterfactual:
 
     def _graph(
         self, prepared: _Prepared, kind: str, function: Any, inputs: dict[str, Any]
-    ) -> dict[str, dict[str, Tensor]]:
+    ) -> tuple[Any, list[Tensor]]:
+        """The graph for such inputs, and their leaves."""
         from .structural.compiled import Graph, refuse_values_as_numbers
         from .structural.graph_inputs import leaves_of, moved, signature
 
@@ -208,7 +220,7 @@ class Counterfactual:
             refuse_values_as_numbers(function, inputs)
             others = [self._elsewhere(prepared, inputs, k, moved) for k in range(2)]
             graph = prepared.graphs[key] = Graph.of(function, inputs, others)
-        return graph.flat(leaves)  # type: ignore[no-any-return]
+        return graph, leaves
 
     @staticmethod
     def _elsewhere(prepared: _Prepared, inputs: dict[str, Any], k: int, moved: Any) -> Any:
@@ -306,7 +318,8 @@ class Counterfactual:
                 found = self._evaluated(own, rows, given["noise"], given["fresh"])
                 return found.worlds(question)
 
-            found = self._graph(prepared, "noise", function, inputs)
+            graph, leaves = self._graph(prepared, "noise", function, inputs)
+            found: dict[str, dict[str, Tensor]] = graph.flat(leaves)
             if any(g.other for g in question.groups):
                 Evaluation(form, rows, {}).check(question, found)
             return found
@@ -403,7 +416,7 @@ def _valid(form: StructuralForm, rows: int, latents: dict[str, Tensor], index: T
     """Whether all that is known has positive probability; an entry that is NaN has none."""
 
     def row(own: Tensor, values: dict[str, Tensor]) -> dict[str, Tensor]:
-        parts = form.log_probs(values)["evidence"].values()
+        parts = log_probs(form, values, density=possible)["evidence"].values()
         return {"": torch.stack([own >= 0, *((p > -torch.inf).all() for p in parts)]).all()}
 
     found: Tensor = form.executor.map(row, rows, index, latents)[""]

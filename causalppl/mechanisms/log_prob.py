@@ -17,7 +17,7 @@ from .inverse_cdf import general_pareto_hazard
 from .inverses import ONE_WAY, applied, steps, undone
 from .logits import category_logits, given_as_probs, log_odds
 
-__all__ = ["exact_log_prob"]
+__all__ = ["exact_log_prob", "possible"]
 
 #: ``log p(value)`` on the support, by the class that defines ``log_prob``: a subclass with its own density keeps it.
 _Density = Callable[[Any, Tensor], Tensor]
@@ -50,6 +50,28 @@ def exact_log_prob(fn: Any, value: Tensor) -> Tensor:
     if check is None:
         return log_prob
     return torch.where(check(value), log_prob, -torch.inf)
+
+
+def possible(fn: Any, value: Tensor) -> Tensor:
+    """A number of the same shape as :func:`exact_log_prob` that is minus infinity, or NaN, where that is: cheaper for some families.
+
+    Example:
+        >>> import torch, pyro.distributions as dist
+        >>> possible(dist.Bernoulli(torch.tensor(0.3)), torch.tensor([0.0, 0.5, 1.0]))
+        tensor([0., -inf, 0.])
+    """
+    density = _density(type(fn))  # type: ignore[arg-type]
+    if density is _independent:
+        return _summed(possible(fn.base_dist, value), fn.reinterpreted_batch_ndims)
+    if density is not _bernoulli:
+        return exact_log_prob(fn, value)
+    if given_as_probs(fn):
+        sure, never, known = fn.probs >= 1, fn.probs <= 0, fn.probs == fn.probs
+    else:
+        odds = log_odds(fn)
+        sure, never, known = odds == torch.inf, odds == -torch.inf, odds == odds
+    found = torch.where(value == 1, ~never, (value == 0) & ~sure) & known
+    return torch.where(found, 0.0, -torch.inf)
 
 
 @cache

@@ -135,12 +135,18 @@ class Evaluation:
         drawn = self.latents.get(ROW)
         return torch.arange(self.rows) if drawn is None else drawn
 
-    def bases(self) -> dict[str, Noise]:
-        """The randomness of abduction, by site."""
+    def bases(self, kept: Mapping[str, Noise] = _NONE) -> dict[str, Noise]:
+        """The randomness of abduction, by site.
+
+        Args:
+            kept: that of sites of which it does not matter.
+        """
         form = self.form
         if self._bases is None:
             self._bases = {
-                name: draw(site.mechanism.base(site.fn), self.rows, form.seed, name, "base")
+                name: kept[name]
+                if name in kept
+                else draw(site.mechanism.base(site.fn), self.rows, form.seed, name, "base")
                 for name, site in form.sites.items()
                 if site.kind == "sample"
                 and site.mechanism is not None

@@ -20,7 +20,7 @@ from ..errors import (
     ProgramError,
 )
 from ..interventions import natural_source, program_arguments, unknown_site
-from ..mechanisms import exact_log_prob
+from ..mechanisms import exact_log_prob, possible
 from ..typing import Message, Noise, Program
 from .densities import log_probs
 from .dependencies import Dependencies, track
@@ -390,7 +390,7 @@ class StructuralForm:
 
     def check_evidence(self, latents: Mapping[str, Tensor]) -> None:
         """Refuse evidence of probability zero where nothing but these values could have led to it."""
-        for name, log_prob in self.log_probs(latents)["evidence"].items():
+        for name, log_prob in log_probs(self, latents, density=possible)["evidence"].items():
             if bool((log_prob == -torch.inf).any()):
                 raise ImpossibleEvidenceError(
                     f"evidence: the value of site {name!r} has probability zero given its parents; check it against "
