@@ -221,7 +221,8 @@ class Compiler:
         }
         leaves = leaves_of(inputs)
         structure = form_key(form) if self._shared else None
-        key = (rows, question_key(question), structure, tuple(map(signature, leaves)))
+        names = tuple(facts), tuple(noise)
+        key = (rows, question_key(question), structure, names, tuple(map(signature, leaves)))
         graph, guards = self._graphs.get(key, (None, None))
         if graph is None or guards is None or not guards.hold():
             guards = guards_of(form, question, self._shared)
