@@ -519,3 +519,33 @@ def test_machine_code_keeps_the_digits_of_small_numbers(dtype: torch.dtype) -> N
     for found, exact in zip(machine(x), functions(x.double()), strict=True):
         error = (found.double() - exact).abs() / exact.abs()
         assert float(error.max()) < (4 * eps if dtype == torch.float32 else 16 * eps)
+
+
+@pytest.mark.skipif(not compiled_module.has_cpp_compiler(), reason="needs a C++ compiler")
+def test_machine_code_with_results_that_are_views() -> None:
+    """Results that are inputs, constants, parts of one tensor, or the same twice are had without machine code."""
+    table, number = torch.arange(6.0).reshape(2, 3), torch.tensor(7.0)
+
+    def function(x: Tensor, y: Tensor) -> list[Tensor]:
+        both = torch.sin(x) + y
+        parts = [both[0], both[1], both[:, 1:], both.t(), both, both]
+        return [*parts, x, x[1], (x * 2)[1], table[1], number.expand(2, 3), table + 0]
+
+    inputs = [torch.randn(2, 3), torch.randn(2, 3)]
+    machine = tracing.compiled(tracing.traced(function, inputs), inputs)
+    for _ in range(2):
+        given = [torch.randn(2, 3), torch.randn(2, 3)]
+        found = machine(*given)
+        for own, expected in zip(found, function(*given), strict=True):
+            torch.testing.assert_close(own, expected)
+        found[9].zero_()  # a result is the user's to write into
+        found[10][0, 0] = 0.0
+
+
+@pytest.mark.skipif(not compiled_module.has_cpp_compiler(), reason="needs a C++ compiler")
+def test_machine_code_of_many_worlds() -> None:
+    worlds = {f"dose {k}": {"t": float(k)} for k in range(5)}
+    plain = cp.counterfactual(regression, worlds=worlds, seed=3)
+    got = cp.compile(plain)(*data())
+    assert got.diagnostics.executor == "compiled"
+    same(got, plain(*data()))

@@ -129,9 +129,8 @@ def _without_views(graph: GraphModule) -> tuple[GraphModule, list[_Recipe]]:
     bases: dict[Any, int] = {}
     recipes: list[_Recipe] = []
     for result, base in origins:
-        value, known = result.meta.get("val"), base.meta.get("val")
         if base.op == "get_attr":
-            recipes.append(_constant(attrgetter(str(base.target))(graph), value, base is result))
+            recipes.append(_constant(_viewed(attrgetter(str(base.target))(graph), base, result)))
             continue
         siblings = [r for r, b in origins if b is base]
         view = _geometry(result, base)
@@ -139,7 +138,7 @@ def _without_views(graph: GraphModule) -> tuple[GraphModule, list[_Recipe]]:
             recipes.append(_Recipe(given=inputs.index(base), view=view))
         elif all(_geometry(r, base) == view for r in siblings):
             recipes.append(_Recipe(computed=bases.setdefault(siblings[0], len(bases))))
-        elif known.is_contiguous() and known.storage_offset() == 0:
+        elif base.meta["val"].is_contiguous():
             recipes.append(_Recipe(computed=bases.setdefault(base, len(bases)), view=view))
         else:
             return graph, []
@@ -155,22 +154,34 @@ def _without_views(graph: GraphModule) -> tuple[GraphModule, list[_Recipe]]:
 
 
 def _base(node: Any) -> Any:
+    """What a node is a view of."""
     while node.op == "call_function" and getattr(node.target, "is_view", False):
+        if node.all_input_nodes != [node.args[0]]:
+            break
         node = node.args[0]
     return node
 
 
+def _viewed(tensor: Tensor, base: Any, node: Any) -> Tensor:
+    """The views that lead from a base to a node, of a tensor in place of the base."""
+    if node is base:
+        return tensor
+    source = _viewed(tensor, base, node.args[0])
+    return node.target(source, *node.args[1:], **node.kwargs)  # type: ignore[no-any-return]
+
+
 def _geometry(node: Any, base: Any) -> tuple[Any, Any, int] | None:
-    """Size, strides and offset of a node as a view of its base."""
+    """Size, strides and offset of a node as a view of its base; a trace does not keep offsets."""
     if node is base:
         return None
-    value, known = node.meta["val"], base.meta["val"]
-    return value.shape, value.stride(), value.storage_offset() - known.storage_offset()
+    known = base.meta["val"]
+    own = torch.empty_strided(known.shape, known.stride(), dtype=known.dtype, device="meta")
+    view = _viewed(own, base, node)
+    return view.shape, view.stride(), int(view.storage_offset())
 
 
-def _constant(held: Tensor, value: Any, whole: bool) -> _Recipe:
+def _constant(found: Tensor) -> _Recipe:
     """A result that depends on nothing: what is expanded is kept once."""
-    found = held if whole else held.as_strided(value.shape, value.stride(), value.storage_offset())
     kept = found
     for dim, stride in enumerate(found.stride()):
         if stride == 0 and found.shape[dim] > 1:
