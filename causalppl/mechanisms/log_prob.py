@@ -60,11 +60,19 @@ def possible(fn: Any, value: Tensor) -> Tensor:
         >>> possible(dist.Bernoulli(torch.tensor(0.3)), torch.tensor([0.0, 0.5, 1.0]))
         tensor([0., -inf, 0.])
     """
-    density = _density(type(fn))  # type: ignore[arg-type]
-    if density is _independent:
-        return _summed(possible(fn.base_dist, value), fn.reinterpreted_batch_ndims)
-    if density is not _bernoulli:
-        return exact_log_prob(fn, value)
+    return _check(type(fn))(fn, value)  # type: ignore[arg-type]
+
+
+@cache
+def _check(kind: type) -> _Density:
+    return _CHECKS.get(_owner(kind), exact_log_prob)
+
+
+def _independent_possible(fn: Any, value: Tensor) -> Tensor:
+    return _summed(possible(fn.base_dist, value), fn.reinterpreted_batch_ndims)
+
+
+def _bernoulli_possible(fn: Any, value: Tensor) -> Tensor:
     if given_as_probs(fn):
         sure, never, known = fn.probs >= 1, fn.probs <= 0, fn.probs == fn.probs
     else:
@@ -74,10 +82,18 @@ def possible(fn: Any, value: Tensor) -> Tensor:
     return torch.where(found, 0.0, -torch.inf)
 
 
+def _normal_possible(fn: Any, value: Tensor) -> Tensor:
+    score = (value - fn.loc) / fn.scale
+    return torch.where(fn.scale < torch.inf, -score * score, -torch.inf)
+
+
 @cache
 def _density(kind: type) -> _Density:
-    owner = next(cls for cls in kind.__mro__ if "log_prob" in cls.__dict__)
-    return _DENSITIES.get(owner, _own)
+    return _DENSITIES.get(_owner(kind), _own)
+
+
+def _owner(kind: type) -> type:
+    return next(cls for cls in kind.__mro__ if "log_prob" in cls.__dict__)
 
 
 def _support_check(fn: Any) -> Callable[[Tensor], Tensor] | None:
@@ -242,6 +258,14 @@ _DENSITIES: dict[type, _Density] = {
 
 if hasattr(torch.distributions, "GeneralizedPareto"):  # younger than the oldest torch allowed
     _DENSITIES[torch.distributions.GeneralizedPareto] = _general_pareto
+
+#: Whether a value is possible, where that is cheaper to know than its density.
+_CHECKS: dict[type, _Density] = {
+    torch.distributions.Independent: _independent_possible,
+    dist.Independent: _independent_possible,
+    torch.distributions.Bernoulli: _bernoulli_possible,
+    torch.distributions.Normal: _normal_possible,
+}
 
 #: Densities that need no check of the support: it is done inside, or there is none.
 _COMPLETE = frozenset({_independent, _expanded, _masked, _unit, _categorical, _one_hot})
