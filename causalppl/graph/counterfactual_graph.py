@@ -6,6 +6,7 @@ node, since the noise is the same, so that consistency and exclusion need no rul
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -63,16 +64,16 @@ class Node:
 def places(parents: Mapping[str, Iterable[str]], start: Iterable[Place]) -> list[Place]:
     """The sites and worlds that some outcomes come from, themselves included, without what is set to a number."""
     found: dict[Place, None] = {}
-    todo = list(start)
+    todo = deque(start)
     while todo:
-        site, world = todo.pop()
+        site, world = todo.popleft()
         setting = next((s for s in world if s.site == site), None)
         if setting is not None:
             if isinstance(setting.value, Outcome):
                 todo.append((setting.value.site, setting.value.settings))
         elif (site, world) not in found:
             found[site, world] = None
-            todo += [(p, world) for p in parents[site]]
+            todo.extend((p, world) for p in parents[site])
     return list(found)
 
 

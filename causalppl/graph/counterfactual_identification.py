@@ -63,7 +63,8 @@ def identify_counterfactual(
     except Inconsistent:
         raise Impossible from None
     try:
-        above = CounterfactualGraph(graph, {**given, **event}, functions)
+        both = dict(event) | {o: v for o, v in given.items() if o not in event}
+        above = CounterfactualGraph(graph, both, functions)
         if any(v is not None and event.get(o, v) not in (v, None) for o, v in given.items()):
             raise Inconsistent
     except Inconsistent:
