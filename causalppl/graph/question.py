@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from ..errors import QueryError
-from ..notation.arithmetic import holds
+from ..notation.arithmetic import holds, linear
 from ..notation.parser import parse
 from ..notation.resolution import Arrows, Resolved, resolve
 from ..notation.terms import (
@@ -22,7 +23,7 @@ from ..notation.terms import (
     parts,
 )
 
-__all__ = ["Event", "Question", "names_in", "question_of", "read_question"]
+__all__ = ["Event", "Question", "names_in", "question_of", "questions_of", "read_question"]
 
 #: Potential outcomes and their values; ``None`` where a value is left open.
 Event: TypeAlias = Mapping[Outcome, float | None]
@@ -119,6 +120,16 @@ def question_of(resolved: Resolved, text: str = "") -> Question:
     contradicted = "given" if given is None else "event" if event is None else ""
     world = None if resolved.world is None else {s.site: s.value for s in resolved.world}
     return Question(text or resolved.text, event or {}, given or {}, world, contradicted)  # type: ignore[arg-type]
+
+
+def questions_of(resolved: Resolved) -> list[Question]:
+    """The questions that a term of a query comes to: the mean of a sum asks for one outcome at a time."""
+    whole, term = question_of(resolved), resolved.term
+    if isinstance(term, Expectation) and whole.world is None:
+        with contextlib.suppress(ValueError):
+            factors, _ = linear(term.expression)
+            return [replace(whole, event={outcome: None}) for outcome in factors] or [whole]
+    return [whole]
 
 
 def _event(comparisons: Iterable[Comparison]) -> dict[Outcome, float | None] | None:

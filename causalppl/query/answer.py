@@ -18,7 +18,7 @@ from ..errors import (
     warn_caller,
 )
 from ..graph.knowledge import Knowledge
-from ..graph.question import Question, question_of
+from ..graph.question import Question, questions_of
 from ..inference import Method
 from ..interventions import program_arguments
 from ..notation.resolution import Arrows, Resolved, outcomes, resolve
@@ -220,13 +220,13 @@ def _knowledge(
     # what a query asks about is a variable, wherever it stands
     parameters = tuple(n for n in scope.parameters if n not in named)
     known = Knowledge(form, parameters, reading.arrows, observed)
-    questions = []
+    questions: list[Question] = []
     for resolved in reading.terms.values():
         if resolved.rung > 1:
-            question = question_of(resolved)
             # the average over many observed units is one over the population that they come from
             alone = scope.units is None and scope.observed(resolved)
-            questions.append(known.with_data(question) if alone else question)
+            found = questions_of(resolved)
+            questions += [known.with_data(q) for q in found] if alone else found
     return known, questions
 
 

@@ -82,6 +82,8 @@ QUERIES = [
     ("E[y[x=2] / (1 + m[x=0]) | y > 0]", lambda w: w(x=2)["y"] / (1 + w(x=0)["m"]), lambda w: w()["y"] > 0, 3, COUPLED),
     # imagining: nested worlds
     ("E[y[x=2, m=m[x=0]]]", lambda w: w(x=2, m=w(x=0)["m"])["y"], None, 3, GRAPH),
+    ("E[y[x=2, m=m[x=0]] - y[x=0]]", lambda w: w(x=2, m=w(x=0)["m"])["y"] - w(x=0)["y"], None, 3, GRAPH),
+    ("E[y[x=2] - y / 2 | x=0]", lambda w: w(x=2)["y"] - w()["y"] / 2, lambda w: w()["x"] == 0, 3, GRAPH),
     ("P(y[x=2, m=m[x=0]]=1 | z=1)", lambda w: w(x=2, m=w(x=0)["m"])["y"] == 1, lambda w: w()["z"] == 1, 3, GRAPH),
     ("P(y[x=2, m=m[x=0]]=1 | x=1)", lambda w: w(x=2, m=w(x=0)["m"])["y"] == 1, lambda w: w()["x"] == 1, 3, GRAPH),
     ("E[y[x=2, m=m]]", lambda w: w(x=2, m=w()["m"])["y"], None, 3, GRAPH),
