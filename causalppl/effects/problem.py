@@ -44,6 +44,7 @@ class Problem:
         form: the program.
         treatment, outcome: names of sites.
         options: what was asked for besides.
+        roles: what the caller calls the two sites.
     """
 
     verb: str
@@ -51,6 +52,7 @@ class Problem:
     treatment: str
     outcome: str
     options: Options
+    roles: tuple[str, str] = ("treatment", "outcome")
 
     @cached_property
     def arrows(self) -> Arrows:
@@ -73,18 +75,19 @@ class Problem:
         Raises:
             UnknownSiteError, QueryError: such a site.
         """
-        self.known("treatment", self.treatment)
-        self.known("outcome", self.outcome)
+        first, second = self.roles
+        self.known(first, self.treatment)
+        self.known(second, self.outcome)
         if self.treatment == self.outcome:
             raise QueryError(
-                f"{self.verb}: {self.treatment!r} is given as treatment and as outcome; give two sites"
+                f"{self.verb}: {self.treatment!r} is given as {first} and as {second}; give two sites"
             )
         if self.treatment not in ancestors(self.outcome, self.arrows):
             hint = ""
             if self.outcome in ancestors(self.treatment, self.arrows):
                 hint = f"; the other way round, {self.outcome!r} does affect {self.treatment!r}"
             raise QueryError(
-                f"{self.verb}: no directed path leads from the treatment {self.treatment!r} to the outcome {self.outcome!r}, so the "
+                f"{self.verb}: no directed path leads from the {first} {self.treatment!r} to the {second} {self.outcome!r}, so the "
                 f"program makes the effect zero{hint}. Look at cp.causal_graph(model)(...).edges"
             )
 
