@@ -30,7 +30,7 @@ __all__ = ["AnomalyAttribution", "attribute_anomaly"]
 #: Players up to which Shapley's sum is over all coalitions; pairs of random orders beyond.
 EXACT_PLAYERS, ORDERS = 12, 60
 #: Entries of the target that are computed for one draw of the posterior, over all coalitions and draws of noise.
-ENTRIES, ENTRIES_ROW_BY_ROW = 3_000_000, 20_000
+ENTRIES, ENTRIES_ROW_BY_ROW = 3_000_000, 4_000
 #: Draws of the noises for the median, and for each coalition.
 MEDIAN_DRAWS, FEWEST_DRAWS, MOST_DRAWS = 20_000, 200, 20_000
 #: Draws of the posterior, where it has several.
@@ -224,7 +224,7 @@ def _game(
     entries = ENTRIES_ROW_BY_ROW if slow else ENTRIES
     most = entries // (size * len(plan.coalitions) * max(1, math.isqrt(rows)))
     draws = min(MOST_DRAWS, max(20 if slow else FEWEST_DRAWS, most))
-    median = 2_000 if slow else max(1_000, min(MEDIAN_DRAWS, ENTRIES // size))
+    median = 1_000 if slow else max(1_000, min(MEDIAN_DRAWS, ENTRIES // size))
     game = TailGame.drawn(form, target, players, draws, stretch=True)
     return game, TailGame.drawn(form, target, players, median)
 
