@@ -141,10 +141,10 @@ def actual_causes(
         case = _Case(form, happened, named)
         posterior = case.posterior(method, num_samples)
         found: list[dict[frozenset[str], Contingency]] = []
-        for context in _contexts(posterior):
+        for context, count in _contexts(posterior, case.settled):
             causes = case.causes(context, largest)
             if causes is not None:
-                found.append({cause.sites: cause for cause in causes})
+                found += [{cause.sites: cause for cause in causes}] * count
         if not found:
             raise EvidenceError(
                 f"actual_causes: the outcome {case.described} did not happen in any of {posterior.num_samples} contexts, so there is "
@@ -204,10 +204,10 @@ class _Case:
         return ", ".join(f"{name} = {value}" for name, value in self.outcome.items())
 
     @cached_property
-    def determined(self) -> bool:
-        """Whether the evidence fixes all noise that the outcome of an intervention depends on."""
+    def settled(self) -> bool:
+        """Whether the values of the latent sites fix all noise that the outcome of an intervention depends on."""
         sites = self.form.sites
-        if self.form.latent or any(n not in sites for n in self.arrows):
+        if any(n not in sites for n in self.arrows):
             return False
         moved = {n for n in sites if set(self.candidates) & ancestors(n, self.arrows)}
         return all(
@@ -216,6 +216,11 @@ class _Case:
             or (sites[n].mechanism is not None and sites[n].mechanism.invertible)  # type: ignore[union-attr]
             for n in moved
         )
+
+    @property
+    def determined(self) -> bool:
+        """Whether the evidence fixes all noise: then there is one context."""
+        return self.settled and not self.form.latent
 
     def posterior(self, method: Method | None, num_samples: int) -> Posterior:
         """Contexts in which the outcome happened, as far as evidence can say so."""
@@ -308,17 +313,25 @@ class _Case:
         return {n: worlds.tensor(n, world="factual").reshape(-1).double() for n in self.candidates}
 
 
-def _contexts(posterior: Posterior) -> Iterator[Posterior]:
-    """The posterior's draws one by one, each with noise of its own."""
+def _contexts(posterior: Posterior, settled: bool) -> Iterator[tuple[Posterior, int]]:
+    """The posterior's draws one by one, each with noise of its own; equal ones once with their number, if nothing else is random."""
     form, draws = posterior._form, posterior._draws
     if draws.num_samples == 1:
-        yield posterior
+        yield posterior, 1
         return
+    same: Counter[object] = Counter()
+    first: dict[object, int] = {}
     for i in range(draws.num_samples):
+        key: object = i
+        if settled:
+            key = tuple((n, v[i].numpy().tobytes()) for n, v in posterior.latents.items())
+        same[key] += 1
+        first.setdefault(key, i)
+    for key, i in first.items():
         part = copy.copy(form)
         part.seed = keyed_seed(form.seed, "context", i)
         latents = {n: v[i : i + 1] for n, v in draws.latents.items()}
-        yield Posterior(part, replace(draws, latents=latents, num_samples=1))
+        yield Posterior(part, replace(draws, latents=latents, num_samples=1)), same[key]
 
 
 def _averaged(

@@ -178,17 +178,14 @@ def _attributed(posterior: Posterior, target: str, named: list[str] | None) -> A
     if len(rows) > POSTERIOR_DRAWS:
         rows = range(0, len(rows), -(-len(rows) // POSTERIOR_DRAWS))
     game, medians = _game(form, target, players, plan, len(rows))
-    parts, errors, scores, score_errors = [], [], [], []
+    solutions: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     for i in rows:
         kept = {n: tree_map(lambda leaf, i=i: leaf[i], noise[n]) for n in players}
         given = {n: values[n][i] for n in fixed if n in above}
-        solved = _solve(game, medians, plan, kept, given, values[target][i].double())
-        for store, part in zip((parts, errors, scores, score_errors), solved, strict=True):
-            store.append(part)
+        y = values[target][i].double()
+        solutions.append(_solve(game, medians, plan, kept, given, y))
     diagnostics = _diagnostics(posterior, plan, game, arrows, above)
-    return _result(
-        target, sites, players, parts, errors, scores, score_errors, diagnostics, posterior
-    )
+    return _result(target, sites, players, solutions, diagnostics)
 
 
 def _plan(players: int, seed: int) -> Plan:
@@ -286,26 +283,23 @@ def _result(
     target: str,
     sites: list[str],
     players: list[str],
-    parts: list[Tensor],
-    errors: list[Tensor],
-    scores: list[Tensor],
-    score_errors: list[Tensor],
+    solutions: list[tuple[Tensor, Tensor, Tensor, Tensor]],
     diagnostics: QueryDiagnostics,
-    posterior: Posterior,
 ) -> AnomalyAttribution:
-    values, spread = torch.stack(parts), torch.stack(errors)
+    values, errors, scores, score_errors = (
+        torch.stack(column) for column in zip(*solutions, strict=True)
+    )
     found = {}
     for name in sites:
         text = f"the part of {target}'s tail score that the noise of {name} explains"
         if name in players:
             i = players.index(name)
-            found[name] = _estimate(values[:, i], spread[:, i], text, diagnostics)
+            found[name] = _estimate(values[:, i], errors[:, i], text, diagnostics)
         else:
             zero = torch.zeros(values.shape[2:], dtype=torch.float64)
             found[name] = _exact_zero(zero, text, diagnostics)
     text = f"-log P(|{target} - median| >= |observed - median|)"
-    score = _estimate(torch.stack(scores), torch.stack(score_errors), text, diagnostics)
-    return AnomalyAttribution(target, score, found)
+    return AnomalyAttribution(target, _estimate(scores, score_errors, text, diagnostics), found)
 
 
 def _estimate(draws: Tensor, errors: Tensor, text: str, diagnostics: QueryDiagnostics) -> Estimate:
