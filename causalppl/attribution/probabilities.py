@@ -9,7 +9,7 @@ from typing import Any
 
 from ..effects.answering import SharedPosterior, ask_all
 from ..effects.average import read_options
-from ..effects.problem import Problem, number, site_name, world
+from ..effects.problem import Problem, ancestors, number, site_name, world
 from ..errors import ImpossibleEvidenceError, InferenceError
 from ..query.estimate import Estimate, QueryDiagnostics
 from ..query.parser import to_text
@@ -117,8 +117,11 @@ def probabilities_of_causation(
 
 def _equals(problem: Problem, y: Number) -> tuple[Comparison, ...]:
     """That the effect happened. Of a function of continuous sites it selects draws, because no evidence can be a point."""
-    site, effect = problem.form.sites.get(problem.outcome), Outcome(problem.outcome)
-    if site is None or not site.function:
+    sites, effect = problem.form.sites, Outcome(problem.outcome)
+    site = sites.get(problem.outcome)
+    above = [sites[n] for n in ancestors(problem.outcome, problem.arrows) if n in sites]
+    smooth = any(s.kind == "sample" and not s.discrete and not s.function for s in above)
+    if site is None or not (site.function and smooth):
         return (Comparison(effect, "=", y),)
     return Comparison(effect, ">=", y), Comparison(effect, "<=", y)
 
