@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["dose_response", "forest"]
 
 #: Rows that are still told apart.
-MOST_ROWS = 200
+MOST_ROWS = 100
 
 
 def forest(
@@ -63,6 +63,8 @@ def forest(
             f"forest: {len(rows)} rows; give between 1 and {MOST_ROWS} numbers, such as a part of an estimate's value"
         )
     axes = ax if ax is not None else new_axes()
+    if ax is None:  # a row needs the height of its label
+        axes.figure.set_figheight(max(2.0, 0.8 + 0.24 * len(rows)))  # type: ignore[union-attr]
     if reference is not None:
         axes.axvline(reference, color="0.5", linewidth=1, linestyle=":", zorder=0)
     look = LOOKS[0]
@@ -98,7 +100,7 @@ def _rows(label: str, estimate: Estimate) -> Iterator[tuple[str, float, float, f
         name = label
         if index and isinstance(estimate, Profile):
             rest = f" [{', '.join(map(str, index[1:]))}]" if index[1:] else ""
-            name = f"{label}, {estimate.site} = {estimate.at[index[0]]:g}{rest}"
+            name = f"{label}: {estimate.site} = {estimate.at[index[0]]:g}{rest}"
         elif index:
             name = f"{label} [{', '.join(map(str, index))}]"
         yield name, float(value[index]), float(low[index]), float(high[index]), estimate.exact

@@ -41,7 +41,7 @@ def test_a_forest_has_a_row_for_each_number(levels):
     axes = plt.figure().add_subplot()
     assert cp.plots.forest({"finite": exact, "by z": levels}, ax=axes) is axes
     labels = [text.get_text() for text in axes.get_yticklabels()]
-    assert labels == ["finite", "by z, z = 0", "by z, z = 1"]
+    assert labels == ["finite", "by z: z = 0", "by z: z = 1"]
     bars = [
         line for line in axes.lines if len(line.get_xdata()) == 2 and line.get_linestyle() == "-"
     ]
