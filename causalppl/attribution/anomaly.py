@@ -30,7 +30,7 @@ __all__ = ["AnomalyAttribution", "attribute_anomaly"]
 #: Players up to which Shapley's sum is over all coalitions; pairs of random orders beyond.
 EXACT_PLAYERS, ORDERS = 12, 60
 #: Entries of the target that are computed for one draw of the posterior, over all coalitions and draws of noise.
-ENTRIES, ENTRIES_ROW_BY_ROW = 3_000_000, 4_000
+ENTRIES, ENTRIES_ROW_BY_ROW = 2_000_000, 4_000
 #: Draws of the noises for the median, and for each coalition.
 MEDIAN_DRAWS, FEWEST_DRAWS, MOST_DRAWS = 20_000, 200, 20_000
 #: Draws of the posterior, where it has several.

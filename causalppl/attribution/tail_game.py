@@ -128,8 +128,33 @@ class TailGame:
         Returns:
             these shares, and the weights of the draws, each ``(coalitions, draws) + target shape`` in float64.
         """
-        count, draws = len(coalitions), self.draws
         own = self.players.index(self.target) if self.target in self.players else None
+        if own is None:
+            return self._hits(coalitions, kept, given, median, distance)[0], self._weights(
+                coalitions, median
+            )
+        # the target's own noise does not move its parents: one run serves the coalitions with it and without
+        settled = coalitions.clone()
+        settled[:, own] = True
+        distinct, place = torch.unique(settled, dim=0, return_inverse=True)
+        hits, tail = self._hits(distinct, kept, given, median, distance)
+        if tail is None:  # no distribution function: its draws count one by one
+            hits, _ = self._hits(coalitions, kept, given, median, distance)
+            return hits, self._weights(coalitions, median)
+        kept_own = coalitions[:, own].reshape(-1, 1, *([1] * median.dim()))
+        shares = torch.where(kept_own, hits[place], tail[place])
+        return shares, self._weights(distinct, median)[place]
+
+    def _hits(
+        self,
+        coalitions: Tensor,
+        kept: Mapping[str, Noise],
+        given: Mapping[str, Tensor],
+        median: Tensor,
+        distance: Tensor,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Whether the outcome is as extreme, and the probability that it is given the target's parents, where that is known."""
+        count, draws = len(coalitions), self.draws
         noise: dict[str, Noise] = {}
         for i, name in enumerate(self.players):
             member = coalitions[:, i]
@@ -141,13 +166,8 @@ class TailGame:
         found = self._run(noise, given, count * draws, (median, distance))
         value = found["value"].double().reshape(count, draws, *median.shape)
         hits = ((value - median).abs() >= distance * (1 - ROUNDING)).double()
-        if own is None or "tail" not in found:
-            return hits, self._weights(coalitions, median)
-        tail = found["tail"].reshape(count, draws, *median.shape)
-        kept_own = coalitions[:, own].reshape(count, 1, *([1] * median.dim()))
-        settled = coalitions.clone()
-        settled[:, own] = True  # kept or integrated over, its draw does not matter
-        return torch.where(kept_own, hits, tail), self._weights(settled, median)
+        tail = found["tail"].reshape(hits.shape) if "tail" in found else None
+        return hits, tail
 
     def _weights(self, settled: Tensor, median: Tensor) -> Tensor:
         """Density of the draws that matter under the noises' own laws over that under the mixture that they were drawn from."""
