@@ -220,7 +220,7 @@ def constant(expected, sizes, equations):
 
 
 def test_random_models_against_the_definition():
-    assert agree(range(25)) > 40
+    assert agree(range(10)) > 15
 
 
 @pytest.mark.slow
@@ -269,10 +269,10 @@ def test_random_sites_that_are_no_roots():
 
     ask = cp.attribution.actual_causes
     given = {"evidence": {"throw": 1.0, "hit": 1.0}, "outcome": {"broken": 1.0}}
-    (cause,) = ask(model, **given, num_samples=400, seed=1)()
+    (cause,) = ask(model, **given, num_samples=150, seed=1)()
     # the monotone noise below .9 is below .1 with probability 1/9, and then it would have hit anyway
-    assert cause.probability == pytest.approx(8 / 9, abs=4.5 * math.sqrt(8 / 81 / 400))
-    with_hit = ask(model, **given, candidates=["throw", "hit"], num_samples=50, seed=1)()
+    assert cause.probability == pytest.approx(8 / 9, abs=4.5 * math.sqrt(8 / 81 / 150))
+    with_hit = ask(model, **given, candidates=["throw", "hit"], num_samples=20, seed=1)()
     assert with_hit[0].sites == {"hit"} and with_hit[0].responsibility == 1.0
 
 

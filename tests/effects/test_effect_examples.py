@@ -8,12 +8,21 @@ import importlib
 import pytest
 
 MODULES = [
+    "attribution.actual_causes",
+    "attribution.anomaly",
+    "attribution.probabilities",
+    "attribution.shapley",
+    "attribution.tian_pearl",
+    "diagnostics.confounding",
+    "diagnostics.independence",
+    "diagnostics.refutation",
     "effects.average",
     "effects.conditional",
     "effects.dose_response",
     "effects.individual",
     "effects.mediation",
     "effects.path_specific",
+    "plots.of_effects",
 ]
 
 
