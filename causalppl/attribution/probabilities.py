@@ -92,7 +92,7 @@ def probabilities_of_causation(
     site_name(verb, "cause", cause)
     site_name(verb, "effect", effect)
     x, other = number(verb, "present", present), number(verb, "absent", absent)
-    y, chosen = Number(number(verb, "occurs", occurs)), read_options(options)
+    y, chosen = Number(number(verb, "occurs", occurs)), read_options(verb, options)
 
     def run(*args: Any, **kwargs: Any) -> ProbabilitiesOfCausation:
         form = StructuralForm(model, args, kwargs, chosen.evidence, fresh_seed(chosen.seed))

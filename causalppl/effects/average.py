@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+from ..errors import closest_name
 from ..inference import Method
 from ..query.estimate import Estimate
 from ..query.terms import Arithmetic, Comparison, Expectation, Number, Outcome
@@ -170,7 +171,7 @@ def effect_on_treated(
         given = (Comparison(Outcome(treatment), "=", Number(one)),)
         return ask(problem, Expectation(contrast(problem, one, zero), given))
 
-    return on_programs(verb, model, treatment, outcome, read_options(options), answer)
+    return on_programs(verb, model, treatment, outcome, read_options(verb, options), answer)
 
 
 def contrast(problem: Problem, treated: float, control: float) -> Arithmetic:
@@ -182,7 +183,27 @@ def contrast(problem: Problem, treated: float, control: float) -> Arithmetic:
     )
 
 
-def read_options(given: dict[str, Any], num_samples: int = 10_000) -> Options:
-    """Keyword arguments with the defaults of :func:`average_treatment_effect`."""
+#: What every effect takes besides its sites and doses.
+OPTIONS = ("evidence", "method", "num_samples", "seed", "units", "parameters", "over")
+
+
+def read_options(
+    verb: str,
+    given: dict[str, Any],
+    allowed: Sequence[str] = OPTIONS,
+    num_samples: int = 10_000,
+) -> Options:
+    """Keyword arguments with the defaults of :func:`average_treatment_effect`.
+
+    Raises:
+        TypeError: one that the effect does not take, as Python would.
+    """
+    for name in given:
+        if name not in allowed:
+            near = closest_name(name, allowed)
+            hint = (
+                f"; did you mean {near!r}?" if near else f"; its options are {', '.join(allowed)}"
+            )
+            raise TypeError(f"{verb}() got an unexpected keyword argument {name!r}{hint}")
     defaults = {"evidence": None, "method": None, "num_samples": num_samples, "seed": None}
     return Options(**(defaults | given))

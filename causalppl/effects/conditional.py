@@ -100,7 +100,7 @@ def conditional_effect(
         solve = _along_grid if dense else _by_level
         return solve(problem, by, chosen, given is None, one, zero)
 
-    return on_programs(verb, model, treatment, outcome, read_options(options), answer)
+    return on_programs(verb, model, treatment, outcome, read_options(verb, options), answer)
 
 
 # --- Levels -----------------------------------------------------------------------------------------------------------

@@ -71,4 +71,4 @@ def dose_response(
         curve = ask_all(problem, trees)
         return profile(treatment, values, curve, f"E[{outcome} | do({treatment}=...)]")
 
-    return on_programs(verb, model, treatment, outcome, read_options(options), answer)
+    return on_programs(verb, model, treatment, outcome, read_options(verb, options), answer)

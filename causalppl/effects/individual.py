@@ -20,7 +20,7 @@ from ..query.resolution import outcomes
 from ..query.terms import Comparison, Expectation, Expression, Number, Probability
 from ..typing import Program
 from .answering import sampled_couplings
-from .average import contrast, read_options
+from .average import OPTIONS, contrast, read_options
 from .problem import Problem, number, on_programs
 
 __all__ = ["individual_effect"]
@@ -77,7 +77,7 @@ def individual_effect(
     """
     verb = "individual_effect"
     one, zero = number(verb, "treated", treated), number(verb, "control", control)
-    chosen = read_options(options, num_samples=1_000)
+    chosen = read_options(verb, options, OPTIONS[:4], num_samples=1_000)
 
     def run(problem: Problem) -> Estimate:
         difference = contrast(problem, one, zero)

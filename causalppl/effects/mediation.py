@@ -70,7 +70,7 @@ def controlled_direct_effect(
         left, right = (world(outcome, **{treatment: t, mediator: held}) for t in (one, zero))
         return ask(problem, Expectation(Arithmetic("-", left, right)))
 
-    return on_programs(verb, model, treatment, outcome, read_options(options), answer)
+    return on_programs(verb, model, treatment, outcome, read_options(verb, options), answer)
 
 
 def natural_direct_effect(
@@ -125,7 +125,7 @@ def natural_direct_effect(
         right = world(outcome, **{treatment: zero})
         return ask(problem, Expectation(Arithmetic("-", left, right)))
 
-    return on_programs(verb, model, treatment, outcome, read_options(options), answer)
+    return on_programs(verb, model, treatment, outcome, read_options(verb, options), answer)
 
 
 def natural_indirect_effect(
@@ -180,7 +180,7 @@ def natural_indirect_effect(
         right = world(outcome, **{treatment: zero})
         return ask(problem, Expectation(Arithmetic("-", left, right)))
 
-    return on_programs(verb, model, treatment, outcome, read_options(options), answer)
+    return on_programs(verb, model, treatment, outcome, read_options(verb, options), answer)
 
 
 def _mediators(verb: str, given: Any) -> list[str]:

@@ -93,7 +93,7 @@ def path_specific_effect(
         said = replace(found.diagnostics, notes=(*found.diagnostics.notes, note))
         return replace(found, diagnostics=said)
 
-    return on_programs(verb, model, treatment, outcome, read_options(options), answer)
+    return on_programs(verb, model, treatment, outcome, read_options(verb, options), answer)
 
 
 def _check_path(problem: Problem, path: Sequence[str]) -> None:

@@ -153,7 +153,9 @@ def test_an_honest_program_passes():
 
 def test_a_program_that_is_too_sure_is_caught():
     data = regression_data(noise=1.0, seed=3)
-    found = cp.diagnostics.refute(regression, data, **SITES, num_samples=300, subsets=1, seed=2)(60, 0.1)
+    found = cp.diagnostics.refute(regression, data, **SITES, num_samples=300, subsets=1, seed=2)(
+        60, 0.1
+    )
     assert not found.passed
     assert any("placebo" in text or "four fifths" in text for text in found.failures), str(found)
 

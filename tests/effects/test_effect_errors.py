@@ -141,3 +141,16 @@ def test_continuous_groups_that_the_treatment_moves():
 
     with pytest.raises(QueryError, match="comes before the treatment"):
         cp.effects.conditional_effect(people, **SITES, by="m", levels=[0.0], num_samples=50)()
+
+
+def test_options_that_an_effect_does_not_take():
+    with pytest.raises(
+        TypeError, match=r"unexpected keyword argument 'num_sample'; did you mean 'num_samples'"
+    ):
+        ask("natural_direct_effect", num_sample=5)
+    with pytest.raises(
+        TypeError, match=r"dose_response\(\) got an unexpected keyword argument 'treated'"
+    ):
+        ask("dose_response", treated=1.0)
+    with pytest.raises(TypeError, match=r"individual_effect.*'over'"):
+        ask("individual_effect", over="sample")
