@@ -31,6 +31,8 @@ __all__ = ["AnomalyAttribution", "attribute_anomaly"]
 EXACT_PLAYERS, ORDERS = 12, 60
 #: Entries of the target that are computed for one draw of the posterior, over all coalitions and draws of noise.
 ENTRIES, ENTRIES_ROW_BY_ROW = 2_000_000, 4_000
+#: Entries that are held at a time.
+CHUNK = 2_000_000
 #: Draws of the noises for the median, and for each coalition.
 MEDIAN_DRAWS, FEWEST_DRAWS, MOST_DRAWS = 20_000, 200, 20_000
 #: Draws of the posterior, where it has several.
@@ -242,29 +244,35 @@ def _solve(
     median = medians.outcomes(given).median(0).values
     distance = (y - median).abs()
     members = torch.from_numpy(plan.coalitions)
-    size = max(1, game.draws * y.numel())
-    each = max(1, 2_000_000 // size)
-    chunks = [
-        game.shares(members[start : start + each], kept, given, median, distance)
-        for start in range(0, len(members), each)
-    ]
-    shares, heavy = (torch.cat(parts) for parts in zip(*chunks, strict=True))
-    shares[-1] = 1.0  # all noises kept is what happened
-    heavy = heavy / heavy.mean(1, keepdim=True)
-    mean = (heavy * shares).mean(1)
-    # an event that no draw shows is as rare as half a draw
-    mean = torch.where(mean > LEAST, mean, 0.5 / game.draws)
-    v = mean.log()
-    influence = heavy * (shares / mean.unsqueeze(1) - 1)
     weights = torch.from_numpy(plan.weights)
     whole = weights if plan.exact else weights.mean(0)
-    parts = torch.einsum("pc,c...->p...", whole, v)
-    each_draw = torch.einsum("pc,ck...->pk...", whole, influence)
-    variance = each_draw.var(1) / game.draws
+    parts: list[Tensor] = []
+    of_draws, of_score = torch.zeros(()), torch.zeros(())
+    each = max(1, CHUNK // max(1, game.draws * y.numel()))
+    for start in range(0, len(members), each):
+        part = members[start : start + each]
+        v, influence = _log_shares(*game.shares(part, kept, given, median, distance))
+        if start + each >= len(members):  # all noises kept is what happened
+            v[-1], influence[-1] = 0.0, 0.0
+        if start == 0:
+            of_score = influence[0].std(0) / math.sqrt(game.draws)
+        parts.append(v)
+        own = whole[:, start : start + each]
+        of_draws = of_draws + torch.einsum("pc,ck...->pk...", own, influence)
+    v = torch.cat(parts)
+    variance = of_draws.var(1) / game.draws
     if not plan.exact:
         variance = variance + torch.einsum("opc,c...->op...", weights, v).var(0) / len(weights)
-    error = influence[0].std(0) / math.sqrt(game.draws)
-    return parts, variance.sqrt(), -v[0], error
+    return torch.einsum("pc,c...->p...", whole, v), variance.sqrt(), -v[0], of_score
+
+
+def _log_shares(shares: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Logarithms of weighted means over the draws, dim 1, and what each draw moves them by."""
+    weights = weights / weights.mean(1, keepdim=True)
+    mean = (weights * shares).mean(1)
+    # an event that no draw shows is as rare as half a draw
+    mean = torch.where(mean > LEAST, mean, 0.5 / shares.shape[1])
+    return mean.log(), weights * (shares / mean.unsqueeze(1) - 1)
 
 
 def _diagnostics(
