@@ -13,7 +13,14 @@ from ..typing import Program, Values
 from .answering import ask
 from .problem import Options, Problem, number, on_programs, world
 
-__all__ = ["average_treatment_effect", "contrast", "effect_on_treated", "total_effect"]
+__all__ = [
+    "OPTIONS",
+    "average_treatment_effect",
+    "contrast",
+    "effect_on_treated",
+    "read_options",
+    "total_effect",
+]
 
 
 def average_treatment_effect(
