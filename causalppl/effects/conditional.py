@@ -180,6 +180,11 @@ def _along_grid(
             "has one exact value; give a site that comes before the treatment"
         )
     form, options = problem.form, problem.options
+    if options.over == "sample":
+        raise QueryError(
+            f"{problem.verb}: {by!r} is continuous, so no observed unit has exactly the value of a level; leave over out to ask about new "
+            "units, or take the units near it from cp.effects.individual_effect"
+        )
     scope = read_scope(
         form, problem.arrows, [problem.outcome], "population", options.units, options.parameters
     )

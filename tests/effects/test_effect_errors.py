@@ -142,6 +142,15 @@ def test_continuous_groups_that_the_treatment_moves():
     with pytest.raises(QueryError, match="comes before the treatment"):
         cp.effects.conditional_effect(people, **SITES, by="m", levels=[0.0], num_samples=50)()
 
+    def before():
+        with pyro.plate("people", 5):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            t = pyro.sample("t", dist.Bernoulli(0.5))
+            pyro.sample("y", dist.Normal(t * z, 1.0))
+
+    with pytest.raises(QueryError, match="no observed unit has exactly the value"):
+        cp.effects.conditional_effect(before, **SITES, by="z", levels=[0.0], over="sample")()
+
 
 def test_options_that_an_effect_does_not_take():
     with pytest.raises(
