@@ -11,9 +11,9 @@ from ..effects.answering import SharedPosterior, ask_all
 from ..effects.average import read_options
 from ..effects.problem import Problem, ancestors, number, site_name, world
 from ..errors import ImpossibleEvidenceError, InferenceError
+from ..notation.parser import to_text
+from ..notation.terms import Comparison, Number, Outcome, Probability
 from ..query.estimate import Estimate, QueryDiagnostics
-from ..query.parser import to_text
-from ..query.terms import Comparison, Number, Outcome, Probability
 from ..structural.form import StructuralForm
 from ..structural.noise import fresh_seed
 from ..typing import Program

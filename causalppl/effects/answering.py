@@ -17,17 +17,17 @@ from ..errors import (
 )
 from ..inference import Method, PosteriorDraws, choose_and_sample
 from ..interventions import program_arguments
+from ..notation.parser import to_text
+from ..notation.resolution import Resolved, outcomes, resolve
+from ..notation.terms import Arithmetic, Expectation, Expression, Term, parts
 from ..progress import Progress
 from ..query.answer import Request, answer
 from ..query.doubts import Seen, doubtful_couplings
 from ..query.estimate import Estimate
 from ..query.finite import FiniteModel, NotFinite
-from ..query.parser import to_text
 from ..query.relevance import relevance
-from ..query.resolution import Resolved, outcomes, resolve
 from ..query.sampled import sampled_answer
 from ..query.scope import read_scope
-from ..query.terms import Arithmetic, Expectation, Expression, Term, parts
 from ..structural.form import StructuralForm
 from .problem import Problem, ancestors
 

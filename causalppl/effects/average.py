@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from ..errors import closest_name
 from ..inference import Method
+from ..notation.terms import Arithmetic, Comparison, Expectation, Number, Outcome
 from ..query.estimate import Estimate
-from ..query.terms import Arithmetic, Comparison, Expectation, Number, Outcome
 from ..typing import Program, Values
 from .answering import ask
 from .problem import Options, Problem, number, on_programs, world

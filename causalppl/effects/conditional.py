@@ -11,13 +11,13 @@ from torch import Tensor
 from ..counterfactual import Posterior
 from ..errors import ImpossibleEvidenceError, InferenceError, QueryError
 from ..inference import PosteriorDraws, local_draws
+from ..notation.parser import to_text
+from ..notation.resolution import Resolved
+from ..notation.terms import Comparison, Expectation, Number, Outcome, Term
 from ..query.draws import Unobserved, new_units, posterior_of
 from ..query.estimate import Estimate, QueryDiagnostics
-from ..query.parser import to_text
-from ..query.resolution import Resolved
 from ..query.scope import Scope, read_scope
 from ..query.summary import Sums, summarise
-from ..query.terms import Comparison, Expectation, Number, Outcome, Term
 from ..structural.form import StructuralForm
 from ..structural.noise import keyed_seed
 from ..structural.sites import Site

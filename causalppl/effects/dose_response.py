@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..errors import QueryError
+from ..notation.terms import Expectation
 from ..query.estimate import Estimate
-from ..query.terms import Expectation
 from ..typing import Program
 from .answering import ask_all
 from .average import read_options

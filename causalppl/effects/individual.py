@@ -11,13 +11,13 @@ import numpy as np
 import torch
 
 from ..counterfactual import Posterior, abduct
+from ..notation.parser import to_text
+from ..notation.resolution import outcomes
+from ..notation.terms import Comparison, Expectation, Expression, Number, Probability
 from ..query.answer import Request, answer
 from ..query.estimate import Estimate, QueryDiagnostics
 from ..query.finite import FiniteModel, NotFinite
-from ..query.parser import to_text
 from ..query.relevance import relevance
-from ..query.resolution import outcomes
-from ..query.terms import Comparison, Expectation, Expression, Number, Probability
 from ..typing import Program
 from .answering import sampled_couplings
 from .average import OPTIONS, contrast, read_options

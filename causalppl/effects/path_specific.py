@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import QueryError
+from ..notation.terms import Arithmetic, Expectation, Outcome
 from ..query.estimate import Estimate
-from ..query.terms import Arithmetic, Expectation, Outcome
 from ..typing import Program
 from .answering import ask
 from .average import read_options

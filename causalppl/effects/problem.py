@@ -11,10 +11,10 @@ from typing import Any, Literal
 from ..errors import QueryError
 from ..inference import Method
 from ..interventions import program_arguments, unknown_site
+from ..notation.resolution import Arrows
+from ..notation.terms import Outcome, Setting
 from ..query.estimate import Estimate
 from ..query.relevance import arrows_of
-from ..query.resolution import Arrows
-from ..query.terms import Outcome, Setting
 from ..structural.form import StructuralForm
 from ..structural.noise import fresh_seed
 from ..typing import Program, Values
