@@ -25,6 +25,7 @@ from ..query.answer import Request, answer
 from ..query.doubts import Seen, doubtful_couplings
 from ..query.estimate import Estimate
 from ..query.finite import FiniteModel, NotFinite
+from ..query.grounds import Asked, resting_on
 from ..query.relevance import relevance
 from ..query.sampled import sampled_answer
 from ..query.scope import read_scope
@@ -160,9 +161,9 @@ def _sampled(problem: Problem, request: Request, shared: SharedPosterior, why: s
             options.num_samples,
             why,
         )
-        _warn(problem.verb, doubtful)
-        return found
+        return resting_on(found, doubtful, read, form, problem.verb)
 
+    read = Asked(request.tree, terms, problem.arrows, scope)
     paired = _paired(query, terms)
     if paired is None:
         return draw(query, terms)

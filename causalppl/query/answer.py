@@ -4,21 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal
 
 from ..errors import (
-    CouplingWarning,
-    IdentificationWarning,
     MethodError,
     QueryError,
     UnknownSiteError,
     closest_name,
     site_list,
-    warn_caller,
 )
-from ..graph.knowledge import Knowledge
-from ..graph.question import Question, questions_of
 from ..inference import Method
 from ..interventions import program_arguments
 from ..notation.resolution import Arrows, Resolved, outcomes, resolve
@@ -27,6 +21,7 @@ from ..structural.form import StructuralForm
 from .couplings import NoExactCoupling
 from .estimate import Estimate
 from .finite import FiniteModel, NotFinite
+from .grounds import Asked, resting_on
 from .relevance import arrows_of, relevance
 from .scope import Scope, read_scope
 
@@ -99,15 +94,8 @@ def answer(request: Request, form: StructuralForm) -> Estimate:
     if isinstance(found, str):
         found = _sampled(request, reading, form, found)
     estimate, doubtful = found
-    known, questions = _knowledge(request, reading, form)
-    if questions:
-        _warn_of_priors(known.uninformed(questions))
-        identification = partial(known.grounds, questions)
-        diagnostics = replace(estimate.diagnostics, identification=identification)
-        estimate = replace(estimate, diagnostics=diagnostics)
-    if doubtful and estimate.diagnostics.identification != "graph":
-        _warn_of_couplings(doubtful)
-    return estimate
+    asked = Asked(request.tree, reading.terms, reading.arrows, reading.scope, request.observed)
+    return resting_on(estimate, doubtful, asked, form)
 
 
 #: An answer, and the sites whose default coupling it depends on, with this coupling and the family's others.
@@ -205,54 +193,4 @@ def _sampled(request: Request, reading: _Reading, form: StructuralForm, why: str
         request.method,
         request.num_samples,
         why,
-    )
-
-
-def _knowledge(
-    request: Request, reading: _Reading, form: StructuralForm
-) -> tuple[Knowledge, list[Question]]:
-    """What is known of the program, and the query's terms of rungs 2 and 3."""
-    scope = reading.scope
-    observed = None if request.observed is None else tuple(request.observed)
-    named = {o.site for o in outcomes(request.tree)} | {
-        s for s, _ in _settings(request.tree, reading.arrows)
-    }
-    # what a query asks about is a variable, wherever it stands
-    parameters = tuple(n for n in scope.parameters if n not in named)
-    known = Knowledge(form, parameters, reading.arrows, observed)
-    questions: list[Question] = []
-    for resolved in reading.terms.values():
-        if resolved.rung > 1:
-            # the average over many observed units is one over the population that they come from
-            alone = scope.units is None and scope.observed(resolved)
-            found = questions_of(resolved)
-            questions += [known.with_data(q) for q in found] if alone else found
-    return known, questions
-
-
-def _warn_of_priors(sites: Sequence[str]) -> None:
-    if sites:
-        warn_caller(
-            f"query: the answer depends on {site_list(sites)}, and nothing that is observed comes from there, so it is the prior that "
-            "speaks. Observe a site that comes from it, or report the answer as an assumption",
-            IdentificationWarning,
-        )
-
-
-def _warn_of_couplings(doubtful: Mapping[str, tuple[str, Sequence[str]]]) -> None:
-    named = [
-        f"{name!r} ({used}{'; also ' if others else ''}{', '.join(others)})"
-        for name, (used, others) in doubtful.items()
-    ]
-    site = max(doubtful, key=lambda n: bool(doubtful[n][1]))
-    used, others = doubtful[site]
-    compare = (
-        f"Compare the couplings with cp.mechanism_sensitivity(..., mechanisms={{{site!r}: {[used, *others]!r}}}), bound"
-        if others
-        else "Bound"
-    )
-    warn_caller(
-        f"query: the answer depends on how worlds are coupled at site {' and '.join(named)}, which no data can tell. {compare} "
-        f"the answer with cp.bounds, or choose a coupling with cp.set_mechanism(model, {{{site!r}: {used!r}}})",
-        CouplingWarning,
     )
