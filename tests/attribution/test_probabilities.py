@@ -15,6 +15,9 @@ import causalppl as cp
 from causalppl.attribution import probabilities_of_causation, tian_pearl_bounds
 from causalppl.errors import EvidenceError, QueryError, UnknownSiteError
 
+#: Couplings decide many of these numbers; what is said of them is tested with the queries.
+pytestmark = pytest.mark.filterwarnings("ignore::causalppl.errors.CouplingWarning")
+
 HALF = torch.tensor(0.5, dtype=torch.float64)
 
 

@@ -13,6 +13,9 @@ from noise_tables import NoiseTables
 
 import causalppl as cp
 
+#: Couplings decide many of these numbers; what is said of them is tested with the queries.
+pytestmark = pytest.mark.filterwarnings("ignore::causalppl.errors.CouplingWarning")
+
 #: z confounds; m and k mediate, and m also acts through k.
 GRAPH = {"z": (), "t": ("z",), "m": ("t", "z"), "k": ("t", "m"), "y": ("t", "m", "k", "z")}
 
