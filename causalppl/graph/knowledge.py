@@ -82,9 +82,9 @@ class Knowledge:
         return replace(found, latent=found.parameters)
 
     def uninformed(self, questions: Iterable[Question]) -> tuple[str, ...]:
-        """Parameters, and latent sites without parents, that the questions depend on and that nothing observed comes from.
+        """Parameters that the questions depend on and that nothing observed comes from.
 
-        A latent site with parents is no prior: its law is a part of the program's form.
+        Other latent sites are variables of a unit: their law is a part of the program's form.
         """
         graph = self.graph
         start = [(o.site, o.settings) for q in questions for o in _everything(q)]
@@ -92,8 +92,7 @@ class Knowledge:
         network = graph.to_networkx()
         told = self.seen.union(*graph.selection.values())
         informed = told.union(*(nx.ancestors(network, n) for n in told if n in network))
-        priors = {n for n, parents in graph.arrows.items() if not parents} | graph.parameters
-        doubtful = (relevant & graph.latent & priors) - graph.deterministic - informed
+        doubtful = (relevant & graph.parameters) - graph.deterministic - informed
         return tuple(n for n in graph.nodes if n in doubtful)
 
     def grounds(self, questions: Iterable[Question]) -> Grounds:

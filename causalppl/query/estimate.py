@@ -25,8 +25,8 @@ class QueryDiagnostics:
         identification: what the answer rests on, found when it is first read. ``"graph"``: the distribution of what is observed
             and the graph settle it. ``"graph and couplings"``: so do they together with the mechanisms' couplings of sites whose
             laws the data show. ``"graph and parametric form"``: it takes the form of the program's distributions, of what is
-            latent too. ``"prior"``: it depends on a parameter, or on a latent site without parents, and nothing observed comes
-            from there. ``None`` for rung 1. Where a program observes nothing, its own law takes the place of the data.
+            latent too. ``"prior"``: it depends on a parameter, and nothing observed comes from there. ``None`` for
+            rung 1. Where a program observes nothing, its own law takes the place of the data.
         mechanisms: sites whose mechanism the answer depends on, because their parents differ between the worlds asked
             about, with the mechanism's name.
         notes: what else a reader should know.

@@ -78,8 +78,8 @@ class Diagnostics:
         identification: what the values of the other worlds rest on, found when it is first read: ``"graph"``, where the
             distribution of what is observed and the graph settle them; ``"graph and couplings"``, where the mechanisms'
             couplings do, of sites whose laws the data show; ``"graph and parametric form"``, where it takes the form of the
-            program's distributions; ``"prior"``, where they depend on a parameter, or a latent site without parents, and nothing
-            observed comes from there. ``None`` where there is no other world.
+            program's distributions; ``"prior"``, where they depend on a parameter, and nothing observed comes from there. ``None``
+            where there is no other world.
         executor: ``"sequential"``, ``"vmap"`` or ``"compiled"``.
         notes: what else a reader should know.
         unit_names: the plates that the dims of ``ess`` and ``pareto_k`` belong to; where these are given as
