@@ -260,8 +260,13 @@ class StructuralForm:
 
     @cached_property
     def dependencies(self) -> Dependencies:
-        """Which site's values enter which distribution, in the reference run."""
-        return self.dependencies_at({})
+        """Which site's values enter which distribution: in the reference run, and in any branch that Python can take by others."""
+        whole = [
+            n
+            for n, s in self.sites.items()
+            if n in self.conditioned and s.missing is None and s.interval is None
+        ]
+        return self.dependencies_at({}).of_all_branches(whole)
 
     def dependencies_at(self, other: Mapping[str, Tensor]) -> Dependencies:
         """The same where some sample sites have other values: Python may take another branch there."""
