@@ -33,6 +33,7 @@ __all__ = [
     "QueryError",
     "ShapeError",
     "SupportError",
+    "TrainingError",
     "UnknownSiteError",
     "UnknownWorldError",
     "WorldNameError",
@@ -107,6 +108,12 @@ class LatentSiteError(MethodError):
 
 class InferenceError(CausalPPLError, RuntimeError):
     """Inference failed: the result would not be a posterior."""
+
+
+class TrainingError(InferenceError):
+    """A loss that is not finite. Its ``history`` is that of the steps before, a :class:`causalppl.training.History`."""
+
+    history: object = None
 
 
 class GuideMismatchError(CausalPPLError, ValueError):

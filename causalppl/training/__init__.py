@@ -1,0 +1,7 @@
+"""The one loop that trains anything: guides, and the programs' own parameters."""
+
+from .history import History
+from .loop import train
+from .schedules import SCHEDULES
+
+__all__ = ["SCHEDULES", "History", "train"]
