@@ -130,7 +130,7 @@ class _Flat(nn.Module):
     """A vector as it is."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.flatten(1)
+        return x.reshape(len(x), -1)
 
 
 def embedding_for(
@@ -180,4 +180,4 @@ class _Vector(nn.Module):
         self.network = ResidualNetwork(size, outputs, 2 * outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.network(x.flatten(1))  # type: ignore[no-any-return]
+        return self.network(x.reshape(len(x), -1))  # type: ignore[no-any-return]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 __all__ = ["ResidualNetwork"]
@@ -28,7 +29,7 @@ class ResidualNetwork(nn.Module):
     def __init__(self, inputs: int, outputs: int, width: int = 64, blocks: int = 2) -> None:
         super().__init__()
         self.enter = nn.Linear(inputs, width)
-        self.blocks = nn.ModuleList(_block(width) for _ in range(blocks))
+        self.blocks = nn.ModuleList(_Block(width) for _ in range(blocks))
         self.leave = nn.Linear(width, outputs)
         self.around = nn.Linear(inputs, outputs, bias=False)
 
@@ -40,8 +41,14 @@ class ResidualNetwork(nn.Module):
         return self.leave(h) + self.around(x)  # type: ignore[no-any-return]
 
 
-def _block(width: int) -> nn.Sequential:
-    last = nn.Linear(width, width)
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
-    return nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU(), last)
+class _Block(nn.Module):
+    """Two layers with a gate, which multiplies: what is known decides how the rest counts."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.gate, self.last = (nn.Linear(width, width) for _ in range(3))
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return self.last(F.silu(self.first(h)) * self.gate(h))  # type: ignore[no-any-return]
