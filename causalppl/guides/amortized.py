@@ -14,14 +14,13 @@ from torch import Tensor, nn
 from ..errors import MethodError, UnknownSiteError, closest_name, site_list
 from ..networks import FLOWS
 from ..progress import Progress
-from ..structural.form import StructuralForm
 from ..structural.noise import fresh_seed, isolated_rng, keyed_seed
 from ..training import History, train
 from ..typing import Program
 from .encoding import supports_of
 from .evidence import evidence_from
-from .outliers import Familiar, Unusual
 from .objectives import objective_for
+from .outliers import Familiar, Unusual
 from .posterior_network import Evidence, PosteriorNetwork
 from .pyro_guide import run_guide
 from .reading import Reading
@@ -93,7 +92,9 @@ class AmortizedGuide:
 
     def __post_init__(self) -> None:
         if isinstance(self.observed, str):
-            raise MethodError(f"observed={self.observed!r}: give a list of sites, [{self.observed!r}]")
+            raise MethodError(
+                f"observed={self.observed!r}: give a list of sites, [{self.observed!r}]"
+            )
         if isinstance(self.flow, str) and self.flow not in FLOWS:
             raise MethodError(
                 f"flow={self.flow!r} is not known; it can be one of {site_list(FLOWS)}, or a callable of features and context"
@@ -104,9 +105,7 @@ class AmortizedGuide:
     def __call__(self, *args: Any, **kwargs: Any) -> Guide:
         """The guide for the program with these arguments."""
         seed = fresh_seed(self.seed)
-        reading = Reading(
-            self.model, args, kwargs, self.observed, self.arbitrary_evidence, seed
-        )
+        reading = Reading(self.model, args, kwargs, self.observed, self.arbitrary_evidence, seed)
         for name in self.embed:
             if name not in reading.observed:
                 near = closest_name(name, reading.observed)
@@ -290,34 +289,39 @@ class Guide:
         """
         found = evidence_from(self, evidence)
         values, _ = self.draw(found, num_samples, keyed_seed(fresh_seed(seed), "guide"))
-        return {n: v for n, v in values.items() if n not in found.known or not bool(found.known[n].all())}
+        return {
+            n: v
+            for n, v in values.items()
+            if n not in found.known or not bool(found.known[n].all())
+        }
 
     @torch.no_grad()
     def draw(
-        self, evidence: Evidence, samples: int, seed: int, dtypes: Mapping[str, torch.dtype] | None = None
+        self,
+        evidence: Evidence,
+        samples: int,
+        seed: int,
+        dtypes: Mapping[str, torch.dtype] | None = None,
+        inside: frozenset[str] = frozenset(),
+        each: int = 1,
     ) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """Draws for each row of evidence, and each head's log density; in as many passes as memory asks for."""
+        """Draws given one row of evidence and each head's log density, in as many passes as memory asks for.
+
+        See :meth:`~causalppl.guides.posterior_network.PosteriorNetwork.draw`.
+        """
         form = self.reading.form
         kinds = {n: s.value.dtype for n, s in form.sites.items()} | dict(dtypes or {})
-        units = evidence.rows
-        for size in evidence.sizes.values():
-            units *= size
-        each = max(1, _ELEMENTS // max(units, 1))
+        size = each * torch.Size(evidence.sizes.values()).numel()
+        at_once = max(1, _ELEMENTS // max(size, 1))
         parts = []
         with isolated_rng(seed):
-            for begin in range(0, samples, each):
-                count = min(each, samples - begin)
-                parts.append(self.network.draw(evidence, count, kinds))
+            for begin in range(0, samples, at_once):
+                count = min(at_once, samples - begin)
+                parts.append(self.network.draw(evidence, count, kinds, inside, each))
         if len(parts) == 1:
             return parts[0]
-        rows = evidence.rows
-
-        def joined(tensors: list[Tensor]) -> Tensor:
-            split = [t.reshape(rows, -1, *t.shape[1:]) for t in tensors]
-            return torch.cat(split, 1).flatten(0, 1)
-
-        values = {n: joined([v[n] for v, _ in parts]) for n in parts[0][0]}
-        return values, [joined([q[i] for _, q in parts]) for i in range(len(parts[0][1]))]
+        values = {n: torch.cat([v[n] for v, _ in parts]) for n in parts[0][0]}
+        return values, [torch.cat([q[i] for _, q in parts]) for i in range(len(parts[0][1]))]
 
     def unusual(self, evidence: Evidence) -> list[Unusual]:
         """What of one row of evidence hardly any simulation is like."""

@@ -34,7 +34,11 @@ def indices(shape: SiteShape, value: Tensor) -> Tensor:
     if shape.values is None:
         return value.flatten(lead).long() if value.dim() > lead else value.unsqueeze(-1).long()
     if shape.one_hot:
-        return value.argmax(-1).flatten(lead) if value.dim() > lead + 1 else value.argmax(-1, keepdim=True)
+        return (
+            value.argmax(-1).flatten(lead)
+            if value.dim() > lead + 1
+            else value.argmax(-1, keepdim=True)
+        )
     flat = value.flatten(lead) if value.dim() > lead else value.unsqueeze(-1)
     return torch.searchsorted(shape.values.contiguous(), flat.to(shape.values).contiguous())
 

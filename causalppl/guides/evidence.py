@@ -64,9 +64,7 @@ def check_program(reading: Reading, form: StructuralForm) -> None:
         }
         for n, s in shapes.items()
     }
-    theirs = {
-        n: {k: v for k, v in r.items() if k != "parents"} for n, r in reading.record.items()
-    }
+    theirs = {n: {k: v for k, v in r.items() if k != "parents"} for n, r in reading.record.items()}
     found = differences(theirs, mine)
     moved = [
         f"dims of plates of {n!r} are {s.axes}, were {reading.shapes[n].axes}"
@@ -96,7 +94,11 @@ def evidence_of(reading: Reading, form: StructuralForm, arbitrary: bool) -> Evid
             raise MethodError(
                 f"AmortizedGuide: a range is known of site {name!r}, and a guide sees values only; use cp.ImportanceSampling() or cp.NUTS()"
             )
-        if name not in reading.observed and (name in form.conditioned or site.observed) and site.kind == "sample":
+        if (
+            name not in reading.observed
+            and (name in form.conditioned or site.observed)
+            and site.kind == "sample"
+        ):
             raise _unseen(name, reading)
         if name in form.conditioned and site.kind == "deterministic":
             raise _unseen(name, reading)

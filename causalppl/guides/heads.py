@@ -70,7 +70,9 @@ class ContinuousHead(Head):
         self, values: Mapping[str, Tensor], supports: Supports
     ) -> tuple[Tensor, Tensor]:
         """The sites' values as one vector, ``(rows,) + units + (size,)``, and the log Jacobian."""
-        parts = [v(values[n], supports[n]) for n, v in zip(self.names, self.vectors, strict=True)]
+        parts: list[tuple[Tensor, Tensor]] = [
+            v(values[n], supports[n]) for n, v in zip(self.names, self.vectors, strict=True)
+        ]
         log_det = parts[0][1]
         for _, other in parts[1:]:
             log_det = log_det + other
@@ -91,9 +93,8 @@ class ContinuousHead(Head):
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The inverse of :meth:`standardised`: site to value, and to its log Jacobian."""
         values, log_dets = {}, {}
-        for name, vector, part in zip(
-            self.names, self.vectors, x.split(self.sizes, -1), strict=True
-        ):
+        vectors: Any = self.vectors
+        for name, vector, part in zip(self.names, vectors, x.split(self.sizes, -1), strict=True):
             values[name], log_dets[name] = vector.inverse(part, supports[name], dtypes[name])
         return values, log_dets
 
@@ -116,7 +117,11 @@ class DiscreteHead(Head):
                     f"AmortizedGuide: the values of the discrete site {shape.name!r} ({shape.family}) depend on each other and are not "
                     "finitely many categories; leave it out of what is latent, or use cp.ImportanceSampling()"
                 )
-            largest = int(index.double().quantile(0.999)) if index.numel() < 1_000_000 else int(index.max())
+            largest = (
+                int(index.double().quantile(0.999))
+                if index.numel() < 1_000_000
+                else int(index.max())
+            )
             if largest > _MOST_COUNTS or int(index.min()) < 0:
                 raise MethodError(
                     f"AmortizedGuide: the count {shape.name!r} reaches {largest}; a guide has categories for 0 to {_MOST_COUNTS}. "

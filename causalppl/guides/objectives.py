@@ -90,9 +90,7 @@ def default_batch(guide: Guide) -> int:
 def shown(guide: Guide, form: StructuralForm, values: Mapping[str, Tensor]) -> Evidence:
     """Simulated data with random parts of them known; from torch's generator."""
     reading = guide.reading
-    known = random_masks(
-        reading.shapes, reading.observed, values, guide.builder.arbitrary_evidence
-    )
+    known = random_masks(reading.shapes, reading.observed, values, guide.builder.arbitrary_evidence)
     return Evidence(
         {n: values[n] for n in reading.observed},
         known,
@@ -170,5 +168,3 @@ def refuse_weights(guide: Guide) -> None:
             f"fit: the program weighs its runs by {what}, so that simulations do not have its law; use objective='elbo' or 'rws' on data, or "
             "remove them and let the weights of cp.abduct correct for them"
         )
-
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -117,8 +117,9 @@ class ProgramParameters:
     def __init__(self, form: StructuralForm) -> None:
         self.form = form
         store = pyro.get_param_store()
-        own = {n: store[n].unconstrained() for n in form.params if n in store}
-        own = {n: p for n, p in own.items() if p.requires_grad and p.is_leaf}
+        values: dict[str, Any] = {n: store[n] for n in form.params if n in store}
+        leaves: dict[str, Tensor] = {n: v.unconstrained() for n, v in values.items()}
+        own = {n: p for n, p in leaves.items() if p.requires_grad and p.is_leaf}
         networks = [t for t in form.modules.now() if isinstance(t, nn.Parameter)]
         self.trained: dict[str, nn.Module | Tensor] = {
             **{f"param {n}": p for n, p in own.items()},
@@ -162,7 +163,9 @@ class _Batches:
         data = {n: _checked(guide, n, v) for n, v in given.items()}
         counts = {n: len(v) for n, v in data.items()}
         if len(set(counts.values())) > 1:
-            raise ShapeError(f"data: sites have different numbers of units, {counts}; give as many of each")
+            raise ShapeError(
+                f"data: sites have different numbers of units, {counts}; give as many of each"
+            )
         count = next(iter(counts.values()))
         plates = [reading.shapes[n].plates for n in data]
         shared = [p for p in plates[0] if all(p in other for other in plates)]
@@ -171,7 +174,9 @@ class _Batches:
         if shared:
             plate = frames[shared[0]]
             size, unit = plate.size, (plate.name, plate.dim)
-            axes = {n: reading.shapes[n].axes[reading.shapes[n].plates.index(plate.name)] for n in data}
+            axes = {
+                n: reading.shapes[n].axes[reading.shapes[n].plates.index(plate.name)] for n in data
+            }
             outside = [n for n in reading.order if plate.name not in reading.shapes[n].plates]
             if outside and count != size:
                 raise MethodError(
@@ -179,7 +184,9 @@ class _Batches:
                     "guide with arguments for these data"
                 )
             if count < size:
-                raise MethodError(f"data: {count} units were given, and the program runs for {size} at a time; give at least so many")
+                raise MethodError(
+                    f"data: {count} units were given, and the program runs for {size} at a time; give at least so many"
+                )
             unit = None if outside else unit
         elif any(plates):
             raise MethodError(
@@ -187,7 +194,9 @@ class _Batches:
             )
         for name, value in data.items():
             _check_shape(reading.form, name, value, axes[name])
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(keyed_seed(seed, "held out")))
+        order = torch.randperm(
+            count, generator=torch.Generator().manual_seed(keyed_seed(seed, "held out"))
+        )
         rows = batch_size or (max(1, 64 // size) if count > size else 1)
         kept = int(_HELD_OUT * count) // size * size
         if shared and count == size:
@@ -209,7 +218,11 @@ class _Batches:
     @property
     def held_out(self) -> dict[str, Tensor] | None:
         """The rows that are not trained on."""
-        return None if self.held is None else self._laid(self.held[: 512 // self.size * self.size or self.size])
+        return (
+            None
+            if self.held is None
+            else self._laid(self.held[: 512 // self.size * self.size or self.size])
+        )
 
     def _laid(self, index: Tensor) -> dict[str, Tensor]:
         """Units at ``index`` as rows of the program's runs."""

@@ -92,7 +92,11 @@ class Familiar(nn.Module):
             x = squashed((flat[name] - getattr(self, f"mean_{i}")) / getattr(self, f"scale_{i}"))
             if x.shape[-1] > _ENTRIES:
                 generator = torch.Generator().manual_seed(keyed_seed(0, "projection"))
-                x = x @ torch.randn(x.shape[-1], _ENTRIES, generator=generator).to(x) * x.shape[-1] ** -0.5
+                x = (
+                    x
+                    @ torch.randn(x.shape[-1], _ENTRIES, generator=generator).to(x)
+                    * x.shape[-1] ** -0.5
+                )
             parts.append(x)
         return torch.cat(parts, -1)
 
@@ -112,7 +116,10 @@ class Familiar(nn.Module):
                 continue
             units = (there == pattern).all(-1)
             entries = torch.cat(
-                [torch.full((self.sizes[n],), bool(p)) for n, p in zip(self.names, pattern, strict=True)]
+                [
+                    torch.full((self.sizes[n],), bool(p))
+                    for n, p in zip(self.names, pattern, strict=True)
+                ]
             )
             far = self._distance(x[units][:, entries], entries)
             usual = self._distance(self.reference[:, entries], entries).sort().values

@@ -14,7 +14,7 @@ from .encoding import SiteEncoder
 from .heads import ContinuousHead, DiscreteHead, Head, Supports
 from .reading import Reading, SiteShape
 
-__all__ = ["Evidence", "PosteriorNetwork"]
+__all__ = ["Evidence", "PosteriorNetwork", "in_rows", "spread"]
 
 
 @dataclass(frozen=True)
@@ -64,20 +64,17 @@ class PosteriorNetwork(nn.Module):
         self.shapes, self.observed = reading.shapes, reading.observed
         blocks = list(_blocks(reading))
         used = {n for _, context in blocks for n in context}
-        self.encoders = nn.ModuleDict(
-            {
-                _key(n): SiteEncoder(
-                    self.shapes[n], simulated[n], supports[n], embed.get(n), width
-                )
-                for n in self.shapes
-                if n in used
-            }
-        )
+        encoders = {
+            n: SiteEncoder(self.shapes[n], simulated[n], supports[n], embed.get(n), width)
+            for n in self.shapes
+            if n in used
+        }
+        self.encoders = nn.ModuleDict({_key(n): e for n, e in encoders.items()})
         self.heads = nn.ModuleList()
         self.contexts = nn.ModuleList()
         for names, context in blocks:
             shapes = [self.shapes[n] for n in names]
-            sizes = {n: int(self.encoders[_key(n)].size) for n in context}
+            sizes = {n: encoders[n].size for n in context}
             self.contexts.append(_Context(shapes[0].plates, context, sizes, self.shapes, width))
             self.heads.append(
                 DiscreteHead(shapes[0], simulated[names[0]], width, width)
@@ -109,11 +106,19 @@ class PosteriorNetwork(nn.Module):
         return found
 
     def draw(
-        self, evidence: Evidence, samples: int, dtypes: Mapping[str, torch.dtype]
+        self,
+        evidence: Evidence,
+        samples: int,
+        dtypes: Mapping[str, torch.dtype],
+        inside: frozenset[str] = frozenset(),
+        each: int = 1,
     ) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """Draws, ``(rows * samples,) + site shape``, the samples of a row next to each other; and the log density of each head.
+        """Draws, ``(rows * samples * each,) + site shape``, those of a row next to each other; and the log density of each head.
 
         Known values of observed sites are as they are.
+
+        Args:
+            inside: plates whose sites are drawn ``each`` times for every draw of the sites outside.
         """
         features = {
             n: self.encode(n, evidence.values[n], evidence.supports)
@@ -121,14 +126,16 @@ class PosteriorNetwork(nn.Module):
             if n in evidence.values
         }
         values: dict[str, Tensor] = {}
-        found = []
+        found: list[Tensor] = []
+        total = evidence.rows * samples
         for step in self.steps(evidence, features):
-            context = _repeated(step.context, evidence.rows, samples)
-            drawn, log_q = step.head.draw(context, evidence.supports, dtypes)
+            if inside and inside <= set(step.head.plates):
+                total = evidence.rows * samples * each
+            drawn, log_q = step.head.draw(in_rows(step.context, total), evidence.supports, dtypes)
             name = step.head.names[0]
             if name in self.observed:
-                known = _repeated(evidence.known[name], evidence.rows, samples)
-                given = _repeated(evidence.values[name], evidence.rows, samples)
+                known = in_rows(evidence.known[name], total)
+                given = in_rows(evidence.values[name], total)
                 drawn[name] = torch.where(spread(self.shapes[name], known), given, drawn[name])
                 log_q = torch.where(known, 0.0, log_q)
             values.update(drawn)
@@ -136,7 +143,8 @@ class PosteriorNetwork(nn.Module):
             for own in drawn:
                 if own in self._encoded:
                     features[own] = self.encode(own, drawn[own], evidence.supports)
-        return values, found
+        total = evidence.rows * samples * each
+        return {n: in_rows(v, total) for n, v in values.items()}, [in_rows(q, total) for q in found]
 
     def steps(self, evidence: Evidence, features: dict[str, Tensor]) -> Iterator[_Step]:
         """Heads with their contexts; features of a head's sites are to be added before the next."""
@@ -228,7 +236,9 @@ class _Context(nn.Module):
         self.sets = nn.ModuleList()
         for group, members in zip(self.groups, self.members, strict=True):
             inputs = sum(sizes[n] + 1 for n in members)
-            stages = [SetEmbedding(inputs if i == 0 else width, width, width) for i in range(len(group))]
+            stages = [
+                SetEmbedding(inputs if i == 0 else width, width, width) for i in range(len(group))
+            ]
             self.sets.append(nn.ModuleList(stages))
         total = sum(sizes[n] + 1 for n in self.direct) + width * len(self.groups)
         self.trunk = ResidualNetwork(max(total, 1), width, width)
@@ -242,7 +252,13 @@ class _Context(nn.Module):
         """``(rows,) + units + (width,)``."""
         rows = max((len(features[n]) for n in self.names), default=1)
         shown = {
-            n: torch.cat([features[n] * (t := there[n].unsqueeze(-1).to(features[n])), t.expand(*features[n].shape[:-1], 1)], -1)
+            n: torch.cat(
+                [
+                    features[n] * (t := there[n].unsqueeze(-1).to(features[n])),
+                    t.expand(*features[n].shape[:-1], 1),
+                ],
+                -1,
+            )
             for n in self.names
         }
 
@@ -250,12 +266,15 @@ class _Context(nn.Module):
             return _laid_out(value, self.of[name], plates, sizes, rows)
 
         parts = [laid(shown[n], n, self.plates) for n in self.direct]
+        sets: Any = self.sets
         for group, members, deciding, stages in zip(
-            self.groups, self.members, self.deciding, self.sets, strict=True
+            self.groups, self.members, self.deciding, sets, strict=True
         ):
             axes = (*self.plates, *group)
             x = torch.cat([laid(shown[n], n, axes) for n in members], -1)
-            present = torch.stack([laid(there[n].unsqueeze(-1), n, axes)[..., 0] for n in deciding]).any(0)
+            present = torch.stack(
+                [laid(there[n].unsqueeze(-1), n, axes)[..., 0] for n in deciding]
+            ).any(0)
             for stage in stages:
                 x = stage(x, present)
                 present = present.any(-1)
@@ -266,7 +285,11 @@ class _Context(nn.Module):
 
 
 def _laid_out(
-    value: Tensor, own: tuple[str, ...], plates: tuple[str, ...], sizes: Mapping[str, int], rows: int
+    value: Tensor,
+    own: tuple[str, ...],
+    plates: tuple[str, ...],
+    sizes: Mapping[str, int],
+    rows: int,
 ) -> Tensor:
     """``(r,) + own + (d,)`` to ``(rows,) + plates + (d,)``; ``r`` divides ``rows``, those of one next to each other."""
     kept = [p for p in plates if p in own]
@@ -274,17 +297,18 @@ def _laid_out(
     for axis, plate in enumerate(plates):
         if plate not in own:
             value = value.unsqueeze(1 + axis)
-    value = _repeated(value, len(value), rows // len(value))
+    value = in_rows(value, rows)
     return value.expand(rows, *(sizes[p] for p in plates), value.shape[-1])
 
 
-def _repeated(value: Tensor, rows: int, times: int) -> Tensor:
-    """Each of ``rows`` rows ``times`` times; a value that has more rows already is as it is."""
-    if len(value) != rows or times == 1:
+def in_rows(value: Tensor, total: int) -> Tensor:
+    """Each row as often as makes ``total`` rows, its copies next to each other."""
+    rows = len(value)
+    if rows == total:
         return value
     if rows == 1:
-        return value.expand(times, *value.shape[1:])
-    return value.repeat_interleave(times, 0)
+        return value.expand(total, *value.shape[1:])
+    return value.repeat_interleave(total // rows, 0)
 
 
 def spread(shape: SiteShape, units: Tensor) -> Tensor:

@@ -50,6 +50,7 @@ def run_guide(guide: Guide, args: tuple[Any, ...], kwargs: dict[str, Any]) -> di
         if network.encodes(n)
     }
     found: dict[str, Tensor] = {}
+    plates: dict[str, Any] = {}
     for step in network.steps(evidence, features):
         name = step.head.names[0]
         if name in reading.observed:
@@ -60,10 +61,14 @@ def run_guide(guide: Guide, args: tuple[Any, ...], kwargs: dict[str, Any]) -> di
                 raise MethodError(
                     f"AmortizedGuide: some units of site {name!r} are missing, which Pyro's own inference does not serve; use cp.abduct"
                 )
-        values = _sample(step.head, step.context, form, evidence.supports)
+        values = _sample(step.head, step.context, form, evidence.supports, plates)
         found.update({n: v.squeeze(0) for n, v in values.items()})
         features.update(
-            {n: network.encode(n, v, evidence.supports) for n, v in values.items() if network.encodes(n)}
+            {
+                n: network.encode(n, v, evidence.supports)
+                for n, v in values.items()
+                if network.encodes(n)
+            }
         )
     return found | _rest(form, found)
 
@@ -77,18 +82,25 @@ def _rest(form: StructuralForm, found: dict[str, Tensor]) -> dict[str, Tensor]:
     with pyro.poutine.trace() as capture, pyro.poutine.block(expose=free):
         with pyro.poutine.condition(data={**known, **found}):
             form.model(*form.args, **form.kwargs)
-    return {n: capture.trace.nodes[n]["value"] for n in free if n in capture.trace.nodes}
+    nodes: Any = capture.trace.nodes
+    return {n: nodes[n]["value"] for n in free if n in nodes}
 
 
 def _sample(
-    head: Head, context: Tensor, form: StructuralForm, supports: Supports
+    head: Head,
+    context: Tensor,
+    form: StructuralForm,
+    supports: Supports,
+    plates: dict[str, Any],
 ) -> dict[str, Tensor]:
     sites = [form.sites[n] for n in head.names]
     dtypes = {s.name: s.value.dtype for s in sites}
     frames = [f for f in sites[0].frames if f.vectorized]
-    with ExitStack() as plates:
+    with ExitStack() as stack:
         for frame in frames:
-            plates.enter_context(pyro.plate(frame.name, frame.size, dim=frame.dim))
+            if frame.name not in plates:
+                plates[frame.name] = pyro.plate(frame.name, frame.size, dim=frame.dim)
+            stack.enter_context(plates[frame.name])
         if not isinstance(head, ContinuousHead):
             law = _DiscreteLaw(head, context, sites[0], supports)
             return {head.names[0]: pyro.sample(head.names[0], law).unsqueeze(0)}
@@ -100,7 +112,9 @@ def _sample(
             shape = SiteShape.of(site)
             density = _over_batch(shape, log_dets[site.name], site.fn.batch_shape)
             law = dist.Delta(
-                values[site.name].squeeze(0), density.to(values[site.name]), event_dim=site.fn.event_dim
+                values[site.name].squeeze(0),
+                density.to(values[site.name]),
+                event_dim=site.fn.event_dim,
             )
             pyro.sample(site.name, law)
     return values
@@ -184,7 +198,9 @@ class _DiscreteLaw(TorchDistribution):
         return values[name].reshape(*sample_shape, *self.site.value.shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        log_q = self.head.log_prob({self.site.name: value.unsqueeze(0)}, self.context, self.supports)
+        log_q = self.head.log_prob(
+            {self.site.name: value.unsqueeze(0)}, self.context, self.supports
+        )
         return _over_batch(SiteShape.of(self.site), log_q, self.batch_shape)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> _DiscreteLaw:

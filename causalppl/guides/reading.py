@@ -154,7 +154,8 @@ class Reading:
 
     def _parents(self) -> dict[str, frozenset[str]]:
         """Direct parents among sample sites; deterministic sites, and those that are functions, replaced by theirs."""
-        form, found = self.form, {}
+        form = self.form
+        found: dict[str, frozenset[str]] = {}
         own = form.dependencies.parents
         functions = {
             n for n, s in form.sites.items() if s.kind == "deterministic" or s.function

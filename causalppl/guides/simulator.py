@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import pyro
 import torch
@@ -71,7 +72,7 @@ def simulated(form: StructuralForm, rows: int, *key: object) -> dict[str, Tensor
 
 def _traced(form: StructuralForm, rows: int, *key: object) -> dict[str, Tensor]:
     """Pyro's own draws, where a site has no mechanism."""
-    runs = []
+    runs: list[dict[str, Any]] = []
     with isolated_rng(keyed_seed(form.seed, *key)), form.modules.restored():
         for _ in range(rows):
             nodes = pyro.poutine.trace(form.model).get_trace(*form.args, **form.kwargs).nodes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,27 +10,19 @@ from torch import Tensor
 from ..errors import MethodError, OutOfDistributionWarning, site_list, warn_caller
 from ..guides import Guide
 from ..guides.evidence import evidence_of
-from ..guides.joint import complete, unit_log_q
+from ..guides.joint import complete
 from ..guides.outliers import Unusual
 from ..guides.posterior_network import Evidence
 from ..progress import Progress
 from ..structural.form import ROW, StructuralForm
 from ..structural.noise import keyed_seed
+from .guide_weights import Joint, NestedWeights, guide_draws, nested_weights, summed, weighing_units
 from .importance import Weighed, chosen_rows
-from .posterior_draws import (
-    NO_UNITS,
-    PosteriorDraws,
-    Units,
-    common_units,
-    refuse_subsampling,
-    stacked,
-    units_independent,
-)
+from .posterior_draws import NO_UNITS, PosteriorDraws, refuse_subsampling
 from .weights import resample
 
 __all__ = ["Amortized"]
 
-_PAIRS = 16
 _REFINEMENTS = ("tempered", "nuts")
 
 
@@ -104,42 +95,66 @@ class Amortized:
         refuse_subsampling(form, "Amortized")
         notes = (*guide.reading.notes, *self._unusual(evidence))
         progress.start("amortized guide", 2)
-        count = self.num_proposals or max(1000, 2 * num_samples) if self.correct else num_samples
-        rows, log_q, cancelled = _draws(guide, form, evidence, count)
-        progress.advance(note=f"{count} draws of the guide")
+        count = self.num_proposals or max(1000, 2 * num_samples)
         if not self.correct:
+            rows, *_ = guide_draws(guide, form, evidence, num_samples)
             why = "draws of the guide, not corrected"
-            return PosteriorDraws(rows, count, "AmortizedGuide", why, notes=notes)
-        units, reason = _units(guide, form, rows)
-        target = Joint(guide, form, evidence, units, cancelled)
-        log_weights = target.log_p(rows) - _summed(guide, log_q, units, count)
-        instead = "refine='tempered', cp.Amortized(guide, refine='tempered'), more training, or cp.NUTS()"
-        found = Weighed(rows, log_weights, units, reason, "the guide", instead)
+            return PosteriorDraws(rows, num_samples, "AmortizedGuide", why, notes=notes)
+        found, target = self._weighed(form, evidence, count)
+        progress.advance(note=f"{count} draws of the guide")
         smooth, k_hat, ess = found.smoothed()
         bad = (k_hat > 0.7) | (ess < 3)
-        generator = torch.Generator().manual_seed(keyed_seed(form.seed, "resample"))
-        kept = {n: v for n, v in found.rows.items() if n in form.latent or n == ROW}
-        found = replace(found, rows=kept)
-        if self.refine is None or not bool(bad.any()):
+        refined = self.refine is not None and bool(bad.any())
+        if not refined:
             found.judge(ess, k_hat)
-            draws = chosen_rows(form, found, resample(smooth, num_samples, generator))
-        else:
-            # a unit whose weights have collapsed may be resampled as it is: its draws are replaced
-            draws = chosen_rows(form, found, resample(smooth, num_samples, generator))
-            draws, k_hat, ess, note = self._refined(target, draws, rows, bad, k_hat, ess, num_samples, progress)
+        found = replace(found, rows={n: v for n, v in found.rows.items() if n not in target.cancelled})
+        generator = torch.Generator().manual_seed(keyed_seed(form.seed, "resample"))
+        index = resample(smooth, num_samples, generator)
+        draws = (
+            found.chosen(index)
+            if isinstance(found, NestedWeights)
+            else chosen_rows(form, found, index)
+        )
+        if refined:
+            draws, k_hat, ess, note = self._refined(
+                target, draws, bad, k_hat, ess, num_samples, progress
+            )
             notes = (*notes, note)
+        if target.cancelled:  # each unit's draws have come from rows of its own
+            own = {n: v for n, v in draws.items() if n in form.latent and n not in target.cancelled}
+            draws, _ = complete(form, own, num_samples, "chosen")
+        draws[ROW] = torch.arange(num_samples)
         progress.advance(note="weighed")
-        scalar = not units.dims
+        scalar = k_hat.dim() == 0
         return PosteriorDraws(
-            draws,
+            {n: v for n, v in draws.items() if n in form.latent or n == ROW},
             num_samples,
-            "AmortizedGuide" if self.refine is None or not bool(bad.any()) else f"AmortizedGuide, refined ({self.refine})",
-            f"draws of the guide, corrected; {reason}",
+            f"AmortizedGuide, refined ({self.refine})" if refined else "AmortizedGuide",
+            f"draws of the guide, corrected; {found.reason}",
             float(ess) if scalar else ess,
             float(k_hat) if scalar else k_hat,
-            unit_names=units.names,
+            unit_names=found.units.names,
             notes=notes,
         )
+
+    def _weighed(
+        self, form: StructuralForm, evidence: Evidence, count: int
+    ) -> tuple[Weighed, Joint]:
+        """Draws of the guide and their weights: per unit, nested or joint."""
+        guide = self.guide
+        instead = "cp.Amortized(guide, refine='tempered'), more training, or cp.NUTS()"
+        rows, log_q, cancelled = guide_draws(guide, form, evidence, count)
+        units, reason, outside = weighing_units(guide, form, rows, cancelled)
+        target = Joint(guide, form, evidence, NO_UNITS if outside else units, cancelled)
+        if outside:
+            nested = nested_weights(guide, form, evidence, count, units, outside)
+            if nested is not None:
+                return nested, target
+            reason = (
+                f"joint weights: units of {', '.join(units.names)} depend on each other's latents"
+            )
+        log_weights = target.log_p(rows) - summed(guide, log_q, target.units, count)
+        return Weighed(rows, log_weights, target.units, reason, "the guide", instead), target
 
     def _unusual(self, evidence: Evidence) -> tuple[str, ...]:
         found = self.guide.unusual(evidence)
@@ -155,7 +170,6 @@ class Amortized:
         self,
         target: Joint,
         draws: dict[str, Tensor],
-        rows: dict[str, Tensor],
         bad: Tensor,
         k_hat: Tensor,
         ess: Tensor,
@@ -173,6 +187,8 @@ class Amortized:
         else:
             from .tempering import tempered
 
+            count = self.num_proposals or max(1000, 2 * num_samples)
+            rows, *_ = guide_draws(target.guide, form, target.evidence, count)
             moved = tempered(target, rows, num_samples, progress)
             better, note, size, shape = moved.rows, moved.note, moved.ess, moved.k_hat
         result = {}
@@ -199,80 +215,3 @@ def _in_words(found: Unusual) -> str:
         return f"the evidence on {sites} is unlike the program's simulations: at most {float(found.p_value):.1g} of them are as far out"
     share = f"{int(flagged.sum())} of {flagged.numel()} units"
     return f"the evidence on {sites} is unlike the program's simulations for {share}"
-
-
-@dataclass(frozen=True)
-class Joint:
-    """The two densities at hand: the program's with its evidence, and the guide's.
-
-    Attributes:
-        cancelled: sites drawn from the program itself, whose density is in both.
-    """
-
-    guide: Guide
-    form: StructuralForm
-    evidence: Evidence
-    units: Units
-    cancelled: frozenset[str]
-
-    def log_p(self, rows: dict[str, Tensor]) -> Tensor:
-        """Log joint density of rows, ``(rows,) + sizes of units``, in nats; what does not depend on a unit is left out of it."""
-        units = self.units
-
-        def one(row: dict[str, Tensor]) -> Tensor:
-            total: Any = torch.zeros(units.sizes)
-            for part, terms in self.form.log_probs(row, units.dims).items():
-                for name, log_prob in terms.items():
-                    if part == "prior" and name in self.cancelled:
-                        continue
-                    if log_prob.dim() == len(units.sizes):
-                        total = total + log_prob
-            return total  # type: ignore[no-any-return]
-
-        return stacked(self.form.executor.map(one, len(rows[ROW]), rows, kind="guide"))  # type: ignore[no-any-return]
-
-    def log_q(self, rows: dict[str, Tensor]) -> Tensor:
-        """The guide's log density of rows, ``(rows,) + sizes of units``."""
-        count, given = len(rows[ROW]), self.evidence
-        many = Evidence(
-            {n: v.expand(count, *v.shape[1:]) for n, v in given.values.items()},
-            {n: k.expand(count, *k.shape[1:]) for n, k in given.known.items()},
-            given.supports,
-            given.sizes,
-        )
-        log_q = self.guide.network.log_prob({**many.values, **rows}, many)
-        return _summed(self.guide, log_q, self.units, count)
-
-
-def _draws(
-    guide: Guide, form: StructuralForm, evidence: Evidence, count: int
-) -> tuple[dict[str, Tensor], list[Tensor], frozenset[str]]:
-    dtypes = {n: s.value.dtype for n, s in form.sites.items()}
-    values, log_q = guide.draw(evidence, count, keyed_seed(form.seed, "guide"), dtypes)
-    own = {n: v for n, v in values.items() if n in form.latent}
-    rows, cancelled = complete(form, own, count)
-    return {**rows, ROW: torch.arange(count)}, log_q, cancelled
-
-
-def _summed(guide: Guide, log_q: list[Tensor], units: Units, count: int) -> Tensor:
-    total = torch.zeros((count, *units.sizes))
-    for (head, _), own in zip(guide.network.pairs(), log_q, strict=True):
-        total = total + unit_log_q(head, own, units.names)
-    return total
-
-
-def _units(guide: Guide, form: StructuralForm, rows: dict[str, Tensor]) -> tuple[Units, str]:
-    """The plates whose units both the program and the guide treat one by one."""
-    units = common_units(form.latent)
-    if not units.dims:
-        return NO_UNITS, "joint weights: the latent sites share no plate"
-    names = ", ".join(units.names)
-    if guide.network.pools & set(units.names):
-        return NO_UNITS, f"joint weights: the guide does not treat units of {names} one by one"
-    first = {n: v[:_PAIRS] for n, v in rows.items()}
-    second = {n: v[_PAIRS : 2 * _PAIRS] for n, v in rows.items()}
-    fixed = {ROW: first.pop(ROW)}
-    second.pop(ROW)
-    if not units_independent(form, units, first, second, fixed):
-        return NO_UNITS, f"joint weights: units of {names} depend on each other's latents"
-    return units, f"weights for each unit of {names}, which depend on their own latents alone"

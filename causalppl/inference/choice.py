@@ -98,7 +98,9 @@ def _first_part(error: Exception) -> str:
 
 def method_from(given: Any) -> Any:
     """An amortized guide as a method; all else as it is."""
-    guides = sys.modules.get("causalppl.guides")  # loaded where there is a guide, and not for this question
+    guides = sys.modules.get(
+        "causalppl.guides"
+    )  # loaded where there is a guide, and not for this question
     if guides is None or not isinstance(given, guides.Guide):
         return given
     from .amortized import Amortized

@@ -92,5 +92,9 @@ class CategoricalHead(nn.Module):
             return self.network(context)  # type: ignore[no-any-return]
         shown = seen * (torch.arange(self.entries - 1, device=seen.device) < j).unsqueeze(-1)
         place = F.one_hot(torch.tensor(j, device=seen.device), self.entries)
-        parts = (context, shown.flatten(-2).to(context), place.to(context).expand(*context.shape[:-1], -1))
+        parts = (
+            context,
+            shown.flatten(-2).to(context),
+            place.to(context).expand(*context.shape[:-1], -1),
+        )
         return self.network(torch.cat(parts, -1))  # type: ignore[no-any-return]

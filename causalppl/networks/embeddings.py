@@ -115,7 +115,7 @@ class SetEmbedding(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, width: int = 64) -> None:
         super().__init__()
-        self.each = ResidualNetwork(inputs, width, width)
+        self.each = ResidualNetwork(inputs, width, width, blocks=1)
         self.all = ResidualNetwork(width + 1, outputs, width, blocks=1)
 
     def forward(self, x: Tensor, there: Tensor) -> Tensor:
@@ -160,11 +160,15 @@ def embedding_for(
     wide = len(shape) == 2 and min(shape) >= _SMALLEST_IMAGE
     if kind == "image" or (kind is None and (len(shape) == 3 or wide)):
         if len(shape) not in (2, 3):
-            raise MethodError(f"embed='image' needs (height, width) or (channels, height, width), not {shape}")
+            raise MethodError(
+                f"embed='image' needs (height, width) or (channels, height, width), not {shape}"
+            )
         return ImageEmbedding(shape, outputs), outputs
     if kind == "sequence" or (kind is None and len(shape) == 2 and shape[0] > 1):
         if len(shape) not in (1, 2):
-            raise MethodError(f"embed='sequence' needs (length,) or (length, features), not {shape}")
+            raise MethodError(
+                f"embed='sequence' needs (length,) or (length, features), not {shape}"
+            )
         return SequenceEmbedding(shape, outputs), outputs
     size = int(torch.Size(shape).numel())
     if size <= _PLAIN:

@@ -80,7 +80,7 @@ class ConditionalFlow(nn.Module):
         self.features = features
         self.full = features <= _TRIANGLE
         below = features * (features - 1) // 2 if self.full else 0
-        self.affine = ResidualNetwork(context, 2 * features + below, width)
+        self.affine = ResidualNetwork(context, 2 * features + below, width, blocks=1)
         nn.init.zeros_(self.affine.leave.weight)
         nn.init.zeros_(self.affine.leave.bias)
         nn.init.zeros_(self.affine.around.weight)
@@ -152,5 +152,11 @@ def _bend(
     if flow == "autoregressive":
         found: nn.Module = flows.MAF(features, context, transforms=3, hidden_features=hidden)
     else:
-        found = flows.NSF(features, context, transforms=2, passes=2, hidden_features=hidden)
+        found = flows.NSF(
+            features,
+            context,
+            transforms=1 if features == 1 else 2,
+            passes=2,
+            hidden_features=hidden,
+        )
     return found
