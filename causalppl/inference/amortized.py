@@ -88,8 +88,6 @@ class Amortized:
     @torch.no_grad()
     def sample(self, form: StructuralForm, num_samples: int, progress: Progress) -> PosteriorDraws:
         """See :class:`~causalppl.inference.Method`."""
-        if not form.latent:
-            raise MethodError("Amortized: nothing is latent; use cp.Exact()")
         guide = self.guide
         evidence = evidence_of(guide.reading, form, guide.builder.arbitrary_evidence)
         refuse_subsampling(form, "Amortized")
