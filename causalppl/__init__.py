@@ -42,6 +42,7 @@ __all__ = [
     "diagnostics",
     "do",
     "errors",
+    "fit",
     "from_world",
     "mechanism_for",
     "mechanism_sensitivity",
@@ -68,6 +69,10 @@ def __getattr__(name: str) -> object:
         from .inference.svi import SVI
 
         return SVI
+    if name == "fit":
+        from .inference.fit import fit
+
+        return fit
     if name == "causal_graph":
         from .graph import causal_graph
 
