@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from pyro.distributions.util import scale_and_mask
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO, autoguide, config_enumerate
 from pyro.poutine import trace
 from pyro.poutine.messenger import Messenger
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import GuideMismatchError, MethodError, site_list
 from ..interventions import program_arguments
+from ..structural.executors import without_validation
 from ..structural.form import StructuralForm
 from ..structural.sites import site_kind
 from ..structural.state import reachable
@@ -111,6 +113,7 @@ class Objective:
         self.params = seen.params
         form = self._read(first, seen)
         self.count = self._units(form)
+        self.dtypes = {n: s.value.dtype for n, s in form.sites.items()}
         graph = form.dependencies
         behind = {n for n, k in graph.kinds.items() if k != "deterministic"}
         weighing = {p for parents in graph.weights.values() for p in parents}
@@ -129,14 +132,17 @@ class Objective:
 
     def loss(self, step: int) -> Tensor:
         """That of the step's batch."""
-        return self.estimate(self.batches.at(step)) / self.count
+        # data are checked as they come; of parameters that went astray the loop tells more than a distribution's check
+        with without_validation():
+            return self.estimate(self.batches.at(step)) / self.count
 
     def held_out(self) -> float:
         """That of the units that are not trained on."""
         total, units = 0.0, 0
         for batch in self.batches.held_out():
             assert batch.size is not None
-            total += float(self.estimate(batch)) / self.count * batch.size
+            with without_validation():
+                total += float(self.estimate(batch)) / self.count * batch.size
             units += batch.size
         return total / units
 
@@ -208,18 +214,23 @@ class Objective:
 
     def _observed(self, batch: Batch) -> tuple[Program, tuple[Any, ...], dict[str, Any]]:
         args, kwargs, values = self._arguments(batch)
-        return self._placed(Observing(values, self.leaves)(self.model), batch), args, kwargs
+        return (
+            self._placed(Observing(values, self.leaves, self.dtypes)(self.model), batch),
+            args,
+            kwargs,
+        )
 
     def _likelihood(self, batch: Batch) -> Tensor:
         program, args, kwargs = self._observed(batch)
         found = trace(program).get_trace(*args, **kwargs)
-        found.compute_log_prob(lambda name, site: site["is_observed"])
         total = torch.zeros(())
         for name, site in found.nodes.items():
             if site["type"] != "sample" or isinstance(site["fn"], _Subsample):
                 continue
             if site["is_observed"]:
-                total = total - site["log_prob_sum"]
+                fn: Any = site["fn"]
+                log_prob = fn.log_prob(site["value"])
+                total = total - scale_and_mask(log_prob, site["scale"], site["mask"]).sum()
             elif name not in self.halves and site_kind(dict(site)) == "sample":
                 raise MethodError(
                     f"fit: the site {name!r} was not in the first batch's run and is latent; give a guide"
@@ -287,7 +298,9 @@ class Objective:
         values = self._arguments(batch)[2]
         try:
             for auto, (own,) in zip(autos, kept, strict=True):
-                auto._model = (Observing(values, self.leaves)(own),)
+                auto._model = (
+                    self._placed(Observing(values, self.leaves, self.dtypes)(own), batch),
+                )
             yield
         finally:
             for auto, own in zip(autos, kept, strict=True):

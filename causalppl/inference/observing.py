@@ -12,7 +12,7 @@ from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
 from ..errors import MethodError
-from ..structural.evidence import fit_evidence, hidden_entries
+from ..structural.evidence import Interval, as_tensor, fit_evidence, hidden_entries
 from ..structural.sites import elements, site_kind, split_log_prob
 from ..typing import Message
 from .batches import is_array, rows_of
@@ -87,11 +87,14 @@ class Observing(Messenger):
     Args:
         values: site to values, of the batch or of all units; of a plate that the program subsamples itself, those of all.
         leaves: the sites that no other site depends on.
+        dtypes: of the sites' values.
     """
 
-    def __init__(self, values: Mapping[str, Any], leaves: Collection[str]) -> None:
+    def __init__(
+        self, values: Mapping[str, Any], leaves: Collection[str], dtypes: Mapping[str, torch.dtype]
+    ) -> None:
         super().__init__()
-        self.values, self.leaves = values, leaves
+        self.values, self.leaves, self.dtypes = values, leaves, dtypes
         self._indices: dict[str, Tensor] = {}
 
     def __enter__(self) -> Any:
@@ -110,11 +113,12 @@ class Observing(Messenger):
         if name in self.values:
             if infer.get("_intervened", False):
                 return
-            known = fit_evidence(name, own_rows(self.values[name], msg, self._indices), fn, fn.sample(), False)  # fmt: skip
-            if known.interval is not None:
+            given = own_rows(self.values[name], msg, self._indices)
+            if isinstance(given, Interval):
                 raise MethodError(
                     f"fit: a guide cannot serve a range of site {name!r}; leave out guide="
                 )
+            known = fit_evidence(name, given, fn, self._like(name, given, fn), False)
             msg["value"], msg["is_observed"], missing = known.value, True, known.missing
         elif msg["is_observed"] and isinstance(msg["value"], Tensor):
             value = msg["value"]
@@ -136,6 +140,14 @@ class Observing(Messenger):
                     "leave the whole value out (NaN)"
                 )
         msg["fn"] = KnownEntries(fn, missing)
+
+    def _like(self, name: str, given: Any, fn: Any) -> Tensor:
+        """Some value of the site: a draw where entries are missing, which need one; else of the right shape only."""
+        tensor = as_tensor(name, given)
+        lost = tensor.is_floating_point() and bool(tensor.isnan().any())
+        if lost or name not in self.dtypes:
+            return fn.sample()  # type: ignore[no-any-return]
+        return torch.zeros((), dtype=self.dtypes[name], device=tensor.device).expand(fn.shape())
 
 
 def own_rows(given: Any, msg: Message, indices: Mapping[str, Tensor]) -> Any:
