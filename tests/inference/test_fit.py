@@ -295,7 +295,7 @@ def test_probabilistic_pca_without_a_guide() -> None:
     # at the maximum the bound is the log likelihood
     law = torch.distributions.MultivariateNormal(torch.zeros(4), exact)
     expected = -float(law.log_prob(FACTORS).mean())
-    assert np.mean(found.history.loss[-100:]) == pytest.approx(expected, abs=0.01)
+    assert np.mean(found.history.loss[-100:]) == pytest.approx(expected, abs=0.03)
     assert "normal approximations" in found.why and "for each unit of units" in found.why
 
 
