@@ -18,7 +18,7 @@ from ..errors import GuideMismatchError, MethodError, site_list
 from ..interventions import program_arguments
 from ..structural.executors import without_validation
 from ..structural.form import StructuralForm
-from ..structural.sites import site_kind
+from ..structural.sites import Site, elements, site_kind
 from ..structural.state import reachable
 from ..typing import Message, Program
 from .batches import Batch, Batches, is_array, rows_of
@@ -120,7 +120,11 @@ class Objective:
         self.leaves = {n for n in graph.sites if n not in weighing and not graph.descendants(n) & behind}  # fmt: skip
         given = {n for n, m in seen.sites.items() if m["is_observed"] or n in first.values}
         self.halves = dict(form.halves)
-        latent = {n: s for n, s in form.latent.items() if n not in given & self.leaves}
+        latent = {
+            n: s
+            for n, s in form.latent.items()
+            if n not in given & self.leaves or s.interval is not None
+        }
         self.estimate: Callable[[Batch], Tensor]
         if guide is not None:
             self._guided(form, first, set(latent), particles)
@@ -238,7 +242,7 @@ class Objective:
         return total
 
     def _bounded(self, form: StructuralForm) -> None:
-        bound = LatentBound(live(form), self.plate, self.batches.total)
+        bound = LatentBound(self._live(form), self.plate, self.batches.total)
         self.method, self.why, self.tensors = "evidence lower bound", bound.why, bound.tensors
         if bound.finite:
             self.method = "maximum likelihood"
@@ -248,10 +252,23 @@ class Objective:
             own = fixed
             if own is None:
                 with torch.no_grad(), _in_eval_mode(self.model, self.args, self.kwargs):
-                    own = live(self._read(batch, self._look(batch), not bound.by_unit))
+                    own = self._live(self._read(batch, self._look(batch), not bound.by_unit))
             return bound.loss(own, batch.rows, self._scale(batch))
 
         self.estimate = estimate
+
+    def _live(self, form: StructuralForm) -> StructuralForm:
+        """The form for training, without what is missing of sites that nothing depends on."""
+        form.latent = {n: s for n, s in form.latent.items() if not self._is_left_out(s)}
+        return live(form)
+
+    def _is_left_out(self, site: Site) -> bool:
+        if site.name not in self.leaves or site.missing is None or site.interval is not None:
+            return False
+        if elements(site.fn) is not None:
+            return True
+        flat = site.missing.flatten(site.missing.dim() - site.fn.event_dim)
+        return bool((flat.all(-1) | ~flat.any(-1)).all())
 
     def _guided(self, form: StructuralForm, first: Batch, latent: set[str], particles: int) -> None:
         guide = self.guide

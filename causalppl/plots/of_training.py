@@ -75,7 +75,9 @@ def history(training: History, quantity: str = "loss", *, ax: Axes | None = None
     axes.set_ylabel(label)
     axes.set_title(f"{training.name}: {training.reason().split(';')[0]}", fontsize="medium")
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, fontsize="small", loc="upper right" if quantity == "loss" else "best")
+        axes.legend(
+            frameon=False, fontsize="small", loc="upper right" if quantity == "loss" else "best"
+        )
     return axes
 
 

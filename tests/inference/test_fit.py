@@ -398,6 +398,18 @@ def test_a_mixture_in_batches_and_with_missing_outcomes() -> None:
     settings = WAVES | {"steps": 100, "batch_size": 50}
     found = cp.fit(mixture, {"y": y}, **settings)()
     check(found, em(kept), 0.15)
+    assert found.method == "maximum likelihood"
+
+
+def test_missing_outcomes_of_latents_are_left_out() -> None:
+    """Probabilistic PCA of the units that are there; those that are not have no approximations but of their latents."""
+    y = FACTORS.clone()
+    y[::4] = math.nan
+    settings = WAVES | {"learning_rate": 0.05}
+    found = cp.fit(ppca, {"y": y}, **settings)(200)
+    exact = principal(FACTORS[~y.isnan().any(1)])
+    torch.testing.assert_close(covariance(found), exact, rtol=0, atol=0.2)
+    assert "'z'" in found.why and "'y'" not in found.why
 
 
 def test_a_guide_may_leave_out_finite_latents() -> None:
