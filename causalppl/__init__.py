@@ -44,6 +44,7 @@ __all__ = [
     "diagnostics",
     "do",
     "errors",
+    "fit",
     "from_world",
     "mechanism_for",
     "mechanism_sensitivity",
@@ -78,6 +79,10 @@ def __getattr__(name: str) -> object:
         from .guides import AmortizedGuide
 
         return AmortizedGuide
+    if name == "fit":
+        from .inference.fit import fit
+
+        return fit
     if name == "causal_graph":
         from .graph import causal_graph
 

@@ -1,6 +1,7 @@
 """Pictures: axes in, axes out, so that each fits into any matplotlib figure."""
 
 from .of_calibration import calibration, coverage, rank_histogram
+from .of_training import history
 from .of_worlds import contrast, worlds
 
-__all__ = ["calibration", "contrast", "coverage", "rank_histogram", "worlds"]
+__all__ = ["calibration", "contrast", "coverage", "history", "rank_histogram", "worlds"]

@@ -48,7 +48,8 @@ def train(
     Args:
         loss: from the number of the step, counted from 0, to a scalar; it makes its own batch, from this number or from torch's
             generators.
-        modules: name to module, or to a tensor that requires gradients. In the modes that they have; in eval mode during checks.
+        modules: name to module, or to a tensor that requires gradients. In the modes that they have; in eval mode during checks. The
+            mapping may grow in a step, where a parameter shows itself late: it is trained from that step on.
         steps: at most so many.
         learning_rate: Adam's, before the schedule.
         schedule: ``"constant"``; ``"cosine"``, half a wave from one to zero; ``"warmup_cosine"``, with a linear rise over the first

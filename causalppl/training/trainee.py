@@ -26,34 +26,49 @@ class Trainee:
     """
 
     def __init__(self, modules: Modules, learning_rate: float, clip_norm: float | None) -> None:
-        self.modules = dict(modules)
+        self.modules = modules
         self.clip_norm = math.inf if clip_norm is None else clip_norm
-        named: dict[str, Tensor] = {}
-        for name, part in self.modules.items():
+        self.best: dict[str, dict[str, Tensor]] | None = None
+        self.parameters: dict[str, Tensor] = {}
+        self._taken: set[str] = set()
+        new = self._take()
+        if not new:
+            raise MethodError(
+                f"nothing to train: {site_list(modules)} have no parameters that require gradients"
+            )
+        # one kernel for all parameters: on a CPU a quarter of the time of one after another
+        fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in new)
+        self.optimiser = torch.optim.Adam(new, lr=learning_rate, fused=fused)
+
+    def _take(self) -> list[Tensor]:
+        """The parameters of what is new in the mapping."""
+        known = {id(p) for p in self.parameters.values()}
+        new: dict[str, Tensor] = {}
+        for name in [n for n in self.modules if n not in self._taken]:
+            part = self.modules[name]
+            self._taken.add(name)
             if isinstance(part, nn.Module):
-                named |= {f"{name}.{own}": p for own, p in part.named_parameters()}
+                named: dict[str, Tensor] = {f"{name}.{n}": p for n, p in part.named_parameters()}
             elif isinstance(part, Tensor) and part.is_leaf:
-                named[name] = part
+                named = {name: part}
             else:
                 raise MethodError(
                     f"{name!r} is {type(part).__name__} and can not be trained; give an nn.Module, or a leaf tensor that requires "
                     "gradients"
                 )
-        self.parameters: dict[str, Tensor] = {}
-        for name, parameter in named.items():
-            if parameter.requires_grad and all(
-                parameter is not p for p in self.parameters.values()
-            ):
-                self.parameters[name] = parameter
-        if not self.parameters:
-            raise MethodError(
-                f"nothing to train: {site_list(self.modules)} have no parameters that require gradients"
-            )
-        self.optimiser = torch.optim.Adam(list(self.parameters.values()), lr=learning_rate)
-        self.best: dict[str, dict[str, Tensor]] | None = None
+            for own, parameter in named.items():
+                if parameter.requires_grad and id(parameter) not in known:
+                    new[own] = parameter
+                    known.add(id(parameter))
+        self.parameters |= new
+        return list(new.values())
 
     def step(self, loss: Tensor, rate: float) -> str | None:
         """One step down, or the name of a parameter whose gradient is not finite."""
+        if len(self.modules) > len(self._taken):
+            new = self._take()
+            if new:
+                self.optimiser.add_param_group({"params": new})
         if not loss.requires_grad:
             raise MethodError(
                 f"the loss does not depend on what is trained: {site_list(self.parameters)}"
