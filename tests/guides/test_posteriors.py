@@ -56,7 +56,9 @@ def test_every_subset_of_three_sites_within_two_thousand_steps(flow: str) -> Non
 
 @pytest.fixture(scope="module")
 def short_linear() -> Any:
-    guide = cp.AmortizedGuide(linear, observed=["y0", "y1", "y2"], flow="gaussian", width=48, seed=0)()
+    guide = cp.AmortizedGuide(
+        linear, observed=["y0", "y1", "y2"], flow="gaussian", width=48, seed=0
+    )()
     guide.fit(steps=500, learning_rate=4e-3, batch_size=128)
     return guide
 
@@ -132,7 +134,9 @@ def test_weights_make_it_exact(of_mixture: Any) -> None:
         share = torch.bincount(posterior.latents["k"].long(), minlength=3) / 8000
         weights, mean = mixture_posterior(y, hint)
         ess = posterior.predict().diagnostics.ess
-        assert bool(((share - weights).abs() < 4.5 * (weights * (1 - weights) / ess).sqrt() + 1e-3).all())
+        assert bool(
+            ((share - weights).abs() < 4.5 * (weights * (1 - weights) / ess).sqrt() + 1e-3).all()
+        )
         assert abs(float(posterior.latents["z"].mean()) - mean) < 4.5 * (2.0 / ess) ** 0.5
 
 
@@ -248,7 +252,10 @@ def test_a_simulator_without_gradients() -> None:
     posterior = cp.abduct(branching, {"y": 1.2}, method=guide, seed=0)()
     odds = 0.4 / 0.6 * torch.exp(torch.tensor(-0.5 * (1.2 - 3) ** 2 + 0.5 * (1.2 + 1) ** 2))
     share = float(odds / (1 + odds))
-    assert abs(float(posterior.latents["k"].mean()) - share) < 4.5 * (share * (1 - share) / 1000) ** 0.5
+    assert (
+        abs(float(posterior.latents["k"].mean()) - share)
+        < 4.5 * (share * (1 - share) / 1000) ** 0.5
+    )
 
 
 def test_training_is_reproducible_and_leaves_the_generator_alone() -> None:
