@@ -253,6 +253,15 @@ def test_options_of_the_method_are_checked(of_line: Any) -> None:
         cp.Amortized(of_line, correct=False, refine="nuts")
 
 
+def test_importance_sampling_takes_it_as_a_proposal_and_svi_refuses_it(of_line: Any) -> None:
+    method = cp.ImportanceSampling(of_line, num_proposals=1234)
+    posterior = cp.abduct(line, {"y": 0.5}, method=method, num_samples=500, seed=0)()
+    assert posterior.predict().diagnostics.method == "AmortizedGuide"
+    assert abs(float(posterior.latents["z"].mean()) - 0.4) < 5 * (0.2 / 400) ** 0.5
+    with pytest.raises(errors.MethodError, match=r"SVI: this guide is amortized, .*guide\.fit"):
+        cp.SVI(of_line)
+
+
 def test_counterfactuals_by_a_guide(of_line: Any) -> None:
     """In z -> y with y = z + noise, raising z by one raises y by one for every draw."""
     worlds = cp.counterfactual(line, {"z": cp.shift(1.0)}, {"y": 0.7}, method=of_line, seed=0)()
@@ -432,9 +441,7 @@ def test_what_fit_refuses(of_line: Any) -> None:
     with pytest.raises(errors.MethodError, match="weighs its runs by factors 'prior'"):
         guide.fit(steps=1)
     whole = cp.AmortizedGuide(schools, observed=["y"], width=8, seed=0)(5)
-    with pytest.raises(
-        errors.MethodError, match="'mean' depend on all of them; the program runs for 5"
-    ):
+    with pytest.raises(errors.MethodError, match="'mean' depend on all; the program runs for 5"):
         whole.fit(steps=1, objective="elbo", data={"y": torch.zeros(10)})
 
 

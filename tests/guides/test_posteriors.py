@@ -203,6 +203,28 @@ def of_schools() -> Any:
     return guide
 
 
+def coupled() -> None:
+    """What is seen of the units is their sum, so that they depend on each other."""
+    with pyro.plate("units", 2):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+    pyro.sample("total", dist.Normal(z.sum(), 1.0))
+
+
+def test_units_that_depend_on_each_other_are_weighed_together() -> None:
+    """Given a total of 3 each is 1, with variances 2/3 and correlation -1/2."""
+    guide = cp.AmortizedGuide(coupled, observed=["total"], flow="gaussian", width=16, seed=0)()
+    guide.fit(steps=120, learning_rate=1e-2, batch_size=64)
+    method = cp.Amortized(guide, num_proposals=20_000)
+    posterior = cp.abduct(coupled, {"total": 3.0}, method=method, num_samples=5000, seed=0)()
+    found = posterior.predict().diagnostics
+    assert "joint weights: units of units depend on each other's latents" in found.why
+    assert any("units of 'z' depend on each other given 'total'" in note for note in found.notes)
+    z = posterior.latents["z"].double()
+    few = min(5000.0, found.ess)
+    assert bool(((z.mean(0) - 1.0).abs() < 5 * (2 / 3 / few) ** 0.5).all())
+    assert abs(float(torch.cov(z.T)[0, 1]) + 1 / 3) < 5 * (0.6 / few) ** 0.5
+
+
 # --- Supports, counts, what the data do not reach ----------------------------------------------------------------------
 
 
