@@ -21,6 +21,8 @@ __version__ = "0.1.0"
 __all__ = [
     "NUTS",
     "SVI",
+    "Amortized",
+    "AmortizedGuide",
     "Bounds",
     "CausalPPLError",
     "Counterfactual",
@@ -73,6 +75,14 @@ def __getattr__(name: str) -> object:
         from .inference.fit import fit
 
         return fit
+    if name == "Amortized":
+        from .inference.amortized import Amortized
+
+        return Amortized
+    if name == "AmortizedGuide":
+        from .guides import AmortizedGuide
+
+        return AmortizedGuide
     if name == "causal_graph":
         from .graph import causal_graph
 

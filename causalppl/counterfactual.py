@@ -17,6 +17,7 @@ from .inference import (
     WorldEvidence,
     choose_and_sample,
     local_draws,
+    method_from,
     read_posterior,
     write_posterior,
 )
@@ -323,6 +324,7 @@ def abduct(
         raise MethodError(
             f"method={method!r} is no inference method; give cp.Exact(), cp.NUTS(), ... or None"
         )
+    method = method_from(method)
     elsewhere = WorldEvidence.split(evidence, named_worlds(None, worlds))
 
     def run(*args: Any, **kwargs: Any) -> Posterior:

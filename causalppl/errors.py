@@ -29,6 +29,7 @@ __all__ = [
     "MethodError",
     "NoMechanismError",
     "NondeterministicProgramError",
+    "OutOfDistributionWarning",
     "ProgramError",
     "QueryError",
     "ShapeError",
@@ -134,6 +135,10 @@ class CausalPPLWarning(UserWarning):
 
 class InferenceWarning(CausalPPLWarning):
     """A posterior whose own diagnostics say that it should not be trusted as it is."""
+
+
+class OutOfDistributionWarning(InferenceWarning):
+    """Evidence that the program's simulations hardly ever resemble, so that networks trained on them have not learnt it."""
 
 
 class CouplingWarning(CausalPPLWarning):

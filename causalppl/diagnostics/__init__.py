@@ -3,6 +3,7 @@
 from .calibration import simulation_based_calibration
 from .calibration_result import Calibration
 from .coverage import coverage
+from .of_guides import calibrate
 from .predictive import posterior_predictive
 from .reliability import summary
 from .uniformity import Band, ecdf_band, uniformity_p_value
@@ -10,6 +11,7 @@ from .uniformity import Band, ecdf_band, uniformity_p_value
 __all__ = [
     "Band",
     "Calibration",
+    "calibrate",
     "coverage",
     "ecdf_band",
     "posterior_predictive",

@@ -1,6 +1,6 @@
 """Posteriors of the latent sites, on the program's own parametrisation."""
 
-from .choice import choose_and_sample
+from .choice import choose_and_sample, method_from
 from .enumeration import Enumeration
 from .exact import Exact, PosteriorSamples
 from .importance import ImportanceSampling
@@ -21,6 +21,7 @@ __all__ = [
     "WorldEvidence",
     "choose_and_sample",
     "local_draws",
+    "method_from",
     "read_posterior",
     "write_posterior",
 ]
