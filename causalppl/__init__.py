@@ -71,10 +71,6 @@ def __getattr__(name: str) -> object:
         from .inference.svi import SVI
 
         return SVI
-    if name == "fit":
-        from .inference.fit import fit
-
-        return fit
     if name == "Amortized":
         from .inference.amortized import Amortized
 
@@ -83,6 +79,10 @@ def __getattr__(name: str) -> object:
         from .guides import AmortizedGuide
 
         return AmortizedGuide
+    if name == "fit":
+        from .inference.fit import fit
+
+        return fit
     if name == "causal_graph":
         from .graph import causal_graph
 

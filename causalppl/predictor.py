@@ -17,10 +17,21 @@ from .counterfactual import Posterior, abduct
 from .errors import MethodError, ShapeError, UnknownSiteError, site_list
 from .inference import Method, WorldEvidence
 from .interventions import Interventions
+from .mechanisms import possible
 from .progress import Progress
 from .results import Worlds
+from .structural.densities import log_probs
 from .structural.evaluation import Evaluation
 from .structural.form import StructuralForm
+from .structural.graph_inputs import (
+    NotCompiled,
+    form_key,
+    fresh_inputs,
+    leaves_of,
+    moved,
+    signature,
+    split,
+)
 from .structural.noise import draw, fresh_seed
 from .structural.question import Question, named_worlds
 from .typing import Noise, Program
@@ -41,6 +52,7 @@ class _Prepared:
     posterior: Posterior | None = None
     rows: int = 1
     graphs: dict[Any, Any] = field(default_factory=dict)
+    idle: dict[str, Noise] | None = None  # the randomness of abduction that no result depends on
 
 
 class Counterfactual:
@@ -100,7 +112,6 @@ class Counterfactual:
     def _predict(self, posterior: Posterior) -> Worlds:
         """The posterior as for any method, then all other worlds in one graph."""
         from .structural.compiled import Compiler
-        from .structural.graph_inputs import NotCompiled, form_key
 
         try:
             form_key(posterior._form)
@@ -116,7 +127,6 @@ class Counterfactual:
 
     def _is_function_of_noise(self, posterior: Posterior) -> bool:
         """Whether nothing has to be inferred: all is observed, or nothing that is known depends on what is latent."""
-        from .structural.graph_inputs import NotCompiled, form_key
 
         form = posterior._form
         try:
@@ -164,7 +174,6 @@ class Counterfactual:
     ) -> dict[str, dict[str, Tensor]] | None:
         """All worlds in one graph: draws of what is latent, abduction, prediction, and whether the evidence is possible."""
         from .structural.compiled import bound_form
-        from .structural.graph_inputs import fresh_inputs
 
         form, question, rows = copy.copy(prepared.form), prepared.question, prepared.rows
         form.seed = seed
@@ -175,7 +184,7 @@ class Counterfactual:
         inputs = {
             "prior": form.prior_noise(rows),
             "index": evaluation.index,
-            "bases": evaluation.bases(),
+            "bases": evaluation.bases(prepared.idle or {}),
             "fresh": fresh_inputs(evaluation, question),
             "free": free,
         }
@@ -189,7 +198,15 @@ class Counterfactual:
             worlds[_VALID] = {"": _valid(own, rows, latents, given["index"])}
             return worlds
 
-        found = self._graph(prepared, "values", function, inputs)
+        graph, leaves = self._graph(prepared, "values", function, inputs)
+        found = graph.flat(leaves)
+        if prepared.idle is None:
+            unused = iter(graph.idle[len(leaves_of([inputs["prior"], evaluation.index])) :])
+            prepared.idle = {
+                n: base
+                for n, base in inputs["bases"].items()
+                if all([next(unused) for _ in leaves_of([base])])
+            }
         if not bool(found.pop(_VALID)[""]):
             return None
         evaluation.check(question, found)
@@ -197,18 +214,20 @@ class Counterfactual:
 
     def _graph(
         self, prepared: _Prepared, kind: str, function: Any, inputs: dict[str, Any]
-    ) -> dict[str, dict[str, Tensor]]:
+    ) -> tuple[Any, list[Tensor]]:
+        """The graph for such inputs, and their leaves."""
         from .structural.compiled import Graph, refuse_values_as_numbers
-        from .structural.graph_inputs import leaves_of, moved, signature
 
         leaves = leaves_of(inputs)
-        key = (kind, *map(signature, leaves))
+        first = inputs.get("noise", {})
+        rest = {part: tree for part, tree in inputs.items() if part != "noise"}
+        key = _inputs_key(kind, first, leaves_of(first), rest)
         graph = prepared.graphs.get(key)
         if graph is None:
             refuse_values_as_numbers(function, inputs)
             others = [self._elsewhere(prepared, inputs, k, moved) for k in range(2)]
             graph = prepared.graphs[key] = Graph.of(function, inputs, others)
-        return graph.flat(leaves)  # type: ignore[no-any-return]
+        return graph, leaves
 
     @staticmethod
     def _elsewhere(prepared: _Prepared, inputs: dict[str, Any], k: int, moved: Any) -> Any:
@@ -279,13 +298,32 @@ class Counterfactual:
     def _compiled_from_noise(
         self, noise: Mapping[str, Noise], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> dict[str, dict[str, Tensor]] | None:
-        from .structural.compiled import Compiler, bound_form
-        from .structural.graph_inputs import form_key, fresh_inputs
-
-        self._compiler = self._compiler or Compiler(shared=True)
         tensors: list[Tensor] = []
         key = ("compiled noise", _key(args, kwargs, tensors))
         prepared = self._find(key) if key[1] is not None else None
+        if prepared is not None and not prepared.question.stochastic:
+            free = _free(prepared.form, tensors)
+            leaves = leaves_of(noise)
+            graph = free and prepared.graphs.get(_inputs_key("noise", noise, leaves, free))
+            if graph:
+                found = graph.flat([*leaves, *leaves_of(free)])
+                self._check(prepared, found)
+                return found  # type: ignore[no-any-return]
+        return self._first_from_noise(noise, args, kwargs, key, prepared, tensors)
+
+    def _first_from_noise(
+        self,
+        noise: Mapping[str, Noise],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        key: Any,
+        prepared: _Prepared | None,
+        tensors: list[Tensor],
+    ) -> dict[str, dict[str, Tensor]] | None:
+        """Noise of names or shapes not seen before: looked at, traced and compiled. ``None`` where that cannot be."""
+        from .structural.compiled import Compiler, bound_form
+
+        self._compiler = self._compiler or Compiler(shared=True)
         form = self._read(args, kwargs) if prepared is None else prepared.form
         rows = _rows(form, noise)
         try:
@@ -306,14 +344,19 @@ class Counterfactual:
                 found = self._evaluated(own, rows, given["noise"], given["fresh"])
                 return found.worlds(question)
 
-            found = self._graph(prepared, "noise", function, inputs)
-            if any(g.other for g in question.groups):
-                Evaluation(form, rows, {}).check(question, found)
+            graph, leaves = self._graph(prepared, "noise", function, inputs)
+            found: dict[str, dict[str, Tensor]] = graph.flat(leaves)
+            self._check(prepared, found)
             return found
         except Exception as error:
             self._kept.pop(key, None)
             self._compiler.say(error, form)
             return None
+
+    @staticmethod
+    def _check(prepared: _Prepared, found: dict[str, dict[str, Tensor]]) -> None:
+        if prepared.question.looks:
+            Evaluation(prepared.form, prepared.rows, {}).check(prepared.question, found)
 
     @staticmethod
     def _evaluated(
@@ -359,8 +402,6 @@ def _key(
     args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[Tensor], same: bool = False
 ) -> Any:
     """The structure of arguments, or with ``same`` their identity; ``None`` where they cannot be compared."""
-    from .structural.graph_inputs import NotCompiled, signature, split
-
     try:
         key = split((args, kwargs), tensors)
     except NotCompiled:
@@ -382,9 +423,17 @@ def _free(form: StructuralForm, tensors: list[Tensor]) -> Any:
     }
 
 
-def _rows(form: StructuralForm, noise: Mapping[str, Noise]) -> int:
-    from .structural.graph_inputs import leaves_of
+def _inputs_key(
+    kind: str, noise: Mapping[str, Noise], leaves: list[Tensor], others: Any
+) -> tuple[Any, ...]:
+    """What code made for some inputs asks of others: noise of the same sites in the same order, and tensors of the same kinds."""
+    names = tuple(noise)
+    if len(leaves) != len(names):  # some noise is a tuple of tensors
+        names = split(dict(noise), [])
+    return (kind, names, *map(signature, leaves), *map(signature, leaves_of(others)))
 
+
+def _rows(form: StructuralForm, noise: Mapping[str, Noise]) -> int:
     counts = set()
     for name, value in noise.items():
         if name not in form.sites:
@@ -403,7 +452,7 @@ def _valid(form: StructuralForm, rows: int, latents: dict[str, Tensor], index: T
     """Whether all that is known has positive probability; an entry that is NaN has none."""
 
     def row(own: Tensor, values: dict[str, Tensor]) -> dict[str, Tensor]:
-        parts = form.log_probs(values)["evidence"].values()
+        parts = log_probs(form, values, density=possible)["evidence"].values()
         return {"": torch.stack([own >= 0, *((p > -torch.inf).all() for p in parts)]).all()}
 
     found: Tensor = form.executor.map(row, rows, index, latents)[""]

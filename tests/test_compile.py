@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import causalppl as cp
 from causalppl.structural import compiled as compiled_module
+from causalppl.structural import tracing
 
 
 @pytest.fixture
@@ -467,6 +468,29 @@ def test_errors_are_those_of_the_plain_program(graphs: list[Any]) -> None:
         cp.compile(triangle)  # type: ignore[arg-type]
 
 
+def test_noise_in_another_order_and_of_fewer_sites(graphs: list[Any]) -> None:
+    """Noise is told apart by its site, not by its place."""
+
+    def model(z: Tensor) -> None:
+        pyro.sample("z", dist.Normal(0.0, 1.0), obs=z)
+        x = pyro.sample("x", dist.Normal(z, 1.0))
+        pyro.sample("y", dist.Normal(2 * x, 1.0))
+
+    z, plain = torch.tensor(0.3), cp.counterfactual(model, {"x": 1.0})
+    noise = {
+        n: torch.randn(4, generator=torch.Generator().manual_seed(i)) for i, n in enumerate("zxy")
+    }
+    ask = cp.compile(plain)
+    orders = [("z", "x", "y"), ("y", "x", "z"), ("x", "y"), ("y", "x"), ("x", "y", "z")]
+    for names in (*orders, *reversed(orders)):
+        given = {n: noise[n] for n in names}
+        found, expected = ask.from_noise(given, z), plain.from_noise(given, z)
+        for world, sites in expected.items():
+            for site, value in sites.items():
+                torch.testing.assert_close(found[world][site], value, msg=f"{names} {world} {site}")
+    assert len(graphs) == len(orders)
+
+
 # --- Machine code ------------------------------------------------------------------------------------------------------
 
 
@@ -478,3 +502,50 @@ def test_machine_code_gives_the_same_numbers() -> None:
         got = cp.compile(ask)(*args)
         assert got.diagnostics.executor == "compiled"
         same(got, ask(*args))
+
+
+@pytest.mark.skipif(not compiled_module.has_cpp_compiler(), reason="needs a C++ compiler")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_machine_code_keeps_the_digits_of_small_numbers(dtype: torch.dtype) -> None:
+    """Left to itself, inductor computes expm1(x) as exp(x) - 1: 1e-9 becomes 0."""
+    sizes = torch.logspace(-12, 1.5, 4_001, dtype=torch.float64)
+    x = torch.cat([-sizes, sizes]).to(dtype)
+
+    def functions(x: torch.Tensor) -> list[torch.Tensor]:
+        return [torch.expm1(x), torch.erf(x), torch.tanh(x), torch.log1p(x.abs())]
+
+    machine = tracing.compiled(tracing.traced(functions, [x]), [x])
+    eps = torch.finfo(dtype).eps
+    for found, exact in zip(machine(x), functions(x.double()), strict=True):
+        error = (found.double() - exact).abs() / exact.abs()
+        assert float(error.max()) < (4 * eps if dtype == torch.float32 else 16 * eps)
+
+
+@pytest.mark.skipif(not compiled_module.has_cpp_compiler(), reason="needs a C++ compiler")
+def test_machine_code_with_results_that_are_views() -> None:
+    """Results that are inputs, constants, parts of one tensor, or the same twice are had without machine code."""
+    table, number = torch.arange(6.0).reshape(2, 3), torch.tensor(7.0)
+
+    def function(x: Tensor, y: Tensor) -> list[Tensor]:
+        both = torch.sin(x) + y
+        parts = [both[0], both[1], both[:, 1:], both.t(), both, both]
+        return [*parts, x, x[1], (x * 2)[1], table[1], number.expand(2, 3), table + 0]
+
+    inputs = [torch.randn(2, 3), torch.randn(2, 3)]
+    machine = tracing.compiled(tracing.traced(function, inputs), inputs)
+    for _ in range(2):
+        given = [torch.randn(2, 3), torch.randn(2, 3)]
+        found = machine(*given)
+        for own, expected in zip(found, function(*given), strict=True):
+            torch.testing.assert_close(own, expected)
+        found[9].zero_()  # a result is the user's to write into
+        found[10][0, 0] = 0.0
+
+
+@pytest.mark.skipif(not compiled_module.has_cpp_compiler(), reason="needs a C++ compiler")
+def test_machine_code_of_many_worlds() -> None:
+    worlds = {f"dose {k}": {"t": float(k)} for k in range(5)}
+    plain = cp.counterfactual(regression, worlds=worlds, seed=3)
+    got = cp.compile(plain)(*data())
+    assert got.diagnostics.executor == "compiled"
+    same(got, plain(*data()))

@@ -335,6 +335,40 @@ def test_couplings_that_hide(name: str) -> None:
     np.testing.assert_allclose(z.std(0) / sd, 1, atol=0.1)
 
 
+@pytest.mark.parametrize("proposal", ["prior", "guide"])
+def test_a_coupling_that_only_the_posterior_shows(proposal: str) -> None:
+    """Fewer than one draw of the prior in a thousand shows it, and a tenth of those of the posterior."""
+    y3, sd = torch.tensor([4.0, 0.5, -0.5]), 0.7
+
+    def model() -> None:
+        with pyro.plate("units", 3):
+            z = pyro.sample("z", N(0.0, 1.0))
+            pyro.sample("y", N(z + 1.5 * (z.abs() > 3.4).any(), sd), obs=y3)
+
+    def guide() -> None:
+        with pyro.plate("units", 3):
+            pyro.sample("z", N(torch.tensor([1.7, 0.3, -0.3]), 0.55))
+
+    # by brute force, from a law close to the posterior
+    centre, spread = np.array([2.7, 0.0, -0.6]), 0.9
+    z = centre + spread * np.random.default_rng(0).normal(size=(400_000, 3))
+    means = z + 1.5 * (np.abs(z) > 3.4).any(1, keepdims=True)
+    logs = -(z**2 + ((y3.numpy() - means) / sd) ** 2 - ((z - centre) / spread) ** 2).sum(1) / 2
+    weights = np.exp(logs - logs.max())
+    weights /= weights.sum()
+    mean = weights @ z
+    exact = np.sqrt(weights @ (z - mean) ** 2)
+    method = cp.ImportanceSampling(
+        proposal if proposal == "prior" else guide, num_proposals=200_000, warn=False
+    )
+    posterior = cp.abduct(model, method=method, num_samples=4000, seed=0)()
+    diagnostics = posterior.predict().diagnostics
+    assert "where the posterior is" in diagnostics.why
+    z = factual(posterior, "z").double().numpy()
+    ess = float(diagnostics.ess)
+    np.testing.assert_allclose((z.mean(0) - mean) / exact, 0, atol=4.5 / np.sqrt(min(ess, 4000)))
+
+
 @pytest.mark.parametrize("kind", ["site", "factor", "another plate"])
 def test_evidence_outside_the_plate_that_looks_into_it(kind: str) -> None:
     """Each unit has its own outcome, and one more observation is of their sum: it must weigh, and jointly."""

@@ -23,7 +23,7 @@ from .objectives import objective_for
 from .outliers import Familiar, Unusual
 from .posterior_network import Evidence, PosteriorNetwork
 from .pyro_guide import run_guide
-from .reading import Reading
+from .reading import Reading, refuse_moving_supports
 from .simulator import simulated
 
 __all__ = ["AmortizedGuide", "Guide"]
@@ -57,8 +57,8 @@ class AmortizedGuide:
         width: of the networks.
         seed: fixes the initial weights and all simulations; ``None`` takes one from torch's generator.
 
-    Called with the program's arguments it returns a :class:`~causalppl.guides.amortized.Guide`, with initial weights: ``fit`` it. Networks see
-    values of sites only; the program's arguments, covariates say, are those of this call unless they are sites.
+    Called with the program's arguments it returns a :class:`~causalppl.guides.amortized.Guide`, with initial weights: ``fit`` it. Networks
+    see values of sites only; the program's arguments, covariates say, are those of this call unless they are sites.
 
     Raises:
         UnknownSiteError: ``observed`` or ``embed`` names no site.
@@ -163,6 +163,7 @@ class Guide:
         units = max((s.value.numel() for s in reading.form.sites.values()), default=1)
         rows = max(256, min(_SCALES, 40_000_000 // max(units, 1)))
         values = simulated(reading.form, rows, "scales")
+        refuse_moving_supports(reading, values)
         supports = supports_of(reading.form.sites)
         with isolated_rng(keyed_seed(seed, "weights")):
             self.network = PosteriorNetwork(

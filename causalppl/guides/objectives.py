@@ -71,7 +71,7 @@ def objective_for(
         )
     if not data:
         raise MethodError(
-            f"fit: objective={objective!r} learns from data; give data={{site: values, units first}} for some of {site_list(guide.observed)}"
+            f"fit: objective={objective!r} learns from data; give data={{site: values, units first}} for {site_list(guide.observed)}"
         )
     from .on_data import data_task  # which needs what follows here
 
@@ -165,6 +165,6 @@ def refuse_weights(guide: Guide) -> None:
     if factors or scaled:
         what = f"factors {site_list(factors)}" if factors else f"scales at {site_list(scaled)}"
         raise MethodError(
-            f"fit: the program weighs its runs by {what}, so that simulations do not have its law; use objective='elbo' or 'rws' on data, or "
+            f"fit: the program weighs its runs by {what}, so that simulations do not have its law; use objective='elbo' on data, or "
             "remove them and let the weights of cp.abduct correct for them"
         )

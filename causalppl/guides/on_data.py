@@ -180,7 +180,7 @@ class _Batches:
             outside = [n for n in reading.order if plate.name not in reading.shapes[n].plates]
             if outside and count != size:
                 raise MethodError(
-                    f"data: {count} units were given, and {site_list(outside)} depend on all of them while the program runs for {size}; build the "
+                    f"data: {count} units were given, and {site_list(outside)} depend on all; the program runs for {size}. Build the "
                     "guide with arguments for these data"
                 )
             if count < size:

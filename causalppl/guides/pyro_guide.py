@@ -37,7 +37,7 @@ def run_guide(guide: Guide, args: tuple[Any, ...], kwargs: dict[str, Any]) -> di
     """
     if any(isinstance(h, pyro.poutine.plate_messenger.PlateMessenger) for h in _PYRO_STACK):
         raise MethodError(
-            "AmortizedGuide: the guide was run inside a plate (vectorize_particles=True, or parallel=True), whose dims its sites do not have; "
+            "AmortizedGuide: the guide was run inside a plate (vectorize_particles=True, or parallel=True), whose dim its sites lack; "
             "leave that option out"
         )
     reading, network = guide.reading, guide.network

@@ -16,10 +16,10 @@ from ..structural.form import StructuralForm
 from ..structural.noise import keyed_seed
 from ..structural.sites import Site
 from ..structural.unobserved import without_observations
-from ..typing import Program
+from ..typing import Message, Program
 from .inverse import faithful_inverse
 
-__all__ = ["Reading", "SiteShape"]
+__all__ = ["Reading", "SiteShape", "refuse_moving_supports"]
 
 #: A finite site with more values than this gets a count's law, or is refused.
 _MOST_VALUES = 1000
@@ -198,10 +198,52 @@ class Reading:
         }
 
 
+def refuse_moving_supports(reading: Reading, values: Mapping[str, Tensor]) -> None:
+    """Supports have to be the same whatever the latent sites are: the bijections of two runs are compared.
+
+    Args:
+        values: simulated, ``(rows,) + site shape``.
+
+    Raises:
+        MethodError: names a site whose support moves.
+    """
+    ends: list[dict[str, list[Tensor]]] = []
+    for row in (0, 1):
+        seen: dict[str, list[Tensor]] = {}
+
+        def rule(msg: Message, row: int = row, seen: dict[str, list[Tensor]] = seen) -> Tensor:
+            name = msg["name"]
+            if name in values:
+                seen[name] = _ends(msg["fn"].support)
+                return values[name][row]
+            return msg["value"]  # type: ignore[no-any-return]
+
+        with torch.no_grad():
+            reading.form.run(rule)
+        ends.append(seen)
+    for name in reading.order:
+        pairs = zip(ends[0].get(name, ()), ends[1].get(name, ()), strict=True)
+        if any(not torch.equal(a, b) for a, b in pairs):
+            raise MethodError(
+                f"AmortizedGuide: the support of site {name!r} depends on other latent sites; write the site as a function of one with a "
+                "fixed support, such as low + (high - low) * pyro.sample(..., Uniform(0, 1))"
+            )
+
+
+def _ends(support: Any) -> list[Tensor]:
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return [
+        torch.as_tensor(getattr(support, end))
+        for end in ("lower_bound", "upper_bound")
+        if hasattr(support, end)
+    ]
+
+
 def _refuse(form: StructuralForm) -> None:
     if form.halves:
         raise MethodError(
-            f"AmortizedGuide: site {next(iter(form.halves.values()))!r} has obs_mask=, so how much of it is known is a part of the program; "
+            f"AmortizedGuide: site {next(iter(form.halves.values()))!r} has obs_mask=, so what of it is known is a part of the program; "
             "leave obs_mask out, and give NaN in the evidence where a unit's value is missing"
         )
     for site in form.sites.values():

@@ -16,9 +16,17 @@ from ..guides.posterior_network import Evidence
 from ..progress import Progress
 from ..structural.form import ROW, StructuralForm
 from ..structural.noise import keyed_seed
-from .guide_weights import Joint, NestedWeights, guide_draws, nested_weights, summed, weighing_units
+from .guide_weights import (
+    INSTEAD,
+    Joint,
+    depends,
+    guide_draws,
+    nested_weights,
+    summed,
+    weighing_units,
+)
 from .importance import Weighed, chosen_rows
-from .posterior_draws import NO_UNITS, PosteriorDraws, refuse_subsampling
+from .posterior_draws import NO_UNITS, PosteriorDraws, refuse_subsampling, stacked
 from .weights import resample
 
 __all__ = ["Amortized"]
@@ -28,7 +36,9 @@ _REFINEMENTS = ("tempered", "nuts")
 
 @dataclass(frozen=True)
 class Amortized:
-    r"""Draws of an amortized guide, weighed by :math:`w \propto p(\text{latents}, \text{evidence}) / q(\text{latents} \mid \text{evidence})`.
+    r"""Draws of an amortized guide, weighed by the program's density over the guide's.
+
+    .. math:: w \propto p(x, y) / q(x \mid y)
 
     ``cp.abduct(model, evidence, method=guide)`` is short for this with its defaults. Weights are those of
     :class:`~causalppl.inference.ImportanceSampling`: per unit where the program and the guide treat units one by one, Pareto-smoothed,
@@ -98,29 +108,17 @@ class Amortized:
             rows, *_ = guide_draws(guide, form, evidence, num_samples)
             why = "draws of the guide, not corrected"
             return PosteriorDraws(rows, num_samples, "AmortizedGuide", why, notes=notes)
-        found, target = self._weighed(form, evidence, count)
+        found, target, draws, k_hat, ess = self._chosen(form, evidence, count, num_samples)
         progress.advance(note=f"{count} draws of the guide")
-        smooth, k_hat, ess = found.smoothed()
         bad = (k_hat > 0.7) | (ess < 3)
         refined = self.refine is not None and bool(bad.any())
         if not refined:
             found.judge(ess, k_hat)
-        found = replace(found, rows={n: v for n, v in found.rows.items() if n not in target.cancelled})
-        generator = torch.Generator().manual_seed(keyed_seed(form.seed, "resample"))
-        index = resample(smooth, num_samples, generator)
-        draws = (
-            found.chosen(index)
-            if isinstance(found, NestedWeights)
-            else chosen_rows(form, found, index)
-        )
         if refined:
             draws, k_hat, ess, note = self._refined(
                 target, draws, bad, k_hat, ess, num_samples, progress
             )
             notes = (*notes, note)
-        if target.cancelled:  # each unit's draws have come from rows of its own
-            own = {n: v for n, v in draws.items() if n in form.latent and n not in target.cancelled}
-            draws, _ = complete(form, own, num_samples, "chosen")
         draws[ROW] = torch.arange(num_samples)
         progress.advance(note="weighed")
         scalar = k_hat.dim() == 0
@@ -135,24 +133,48 @@ class Amortized:
             notes=notes,
         )
 
-    def _weighed(
-        self, form: StructuralForm, evidence: Evidence, count: int
-    ) -> tuple[Weighed, Joint]:
-        """Draws of the guide and their weights: per unit, nested or joint."""
+    def _chosen(
+        self, form: StructuralForm, evidence: Evidence, count: int, num_samples: int
+    ) -> tuple[Weighed, Joint, dict[str, Tensor], Tensor, Tensor]:
+        """Draws by weight: per unit or nested where units are independent, and are where the posterior is; joint otherwise."""
         guide = self.guide
-        instead = "cp.Amortized(guide, refine='tempered'), more training, or cp.NUTS()"
         rows, log_q, cancelled = guide_draws(guide, form, evidence, count)
         units, reason, outside = weighing_units(guide, form, rows, cancelled)
-        target = Joint(guide, form, evidence, NO_UNITS if outside else units, cancelled)
-        if outside:
-            nested = nested_weights(guide, form, evidence, count, units, outside)
+        nested = nested_weights(guide, form, evidence, count, units, outside) if outside else None
+        if outside and nested is None:
+            reason = depends(units)
+        for joint in (False, True):
+            own = NO_UNITS if outside or joint else units
+            target = Joint(guide, form, evidence, own, cancelled)
+            found: Weighed
             if nested is not None:
-                return nested, target
-            reason = (
-                f"joint weights: units of {', '.join(units.names)} depend on each other's latents"
-            )
-        log_weights = target.log_p(rows) - summed(guide, log_q, target.units, count)
-        return Weighed(rows, log_weights, target.units, reason, "the guide", instead), target
+                found = nested
+            else:
+                log_p = target.log_p(rows)
+                log_weights = log_p - summed(guide, log_q, own, count)
+                found = Weighed(rows, log_weights, own, reason, "the guide", INSTEAD)
+            smooth, k_hat, ess = found.smoothed()
+            generator = torch.Generator().manual_seed(keyed_seed(form.seed, "resample"))
+            index = resample(smooth, num_samples, generator)
+            if nested is not None:
+                draws, densities = nested.chosen(index)
+                density = nested.inner_density
+            else:
+                kept = {n: v for n, v in rows.items() if n not in cancelled}
+                draws = chosen_rows(form, replace(found, rows=kept), index)
+                densities, density = log_p.gather(0, index), target.density
+            if cancelled:  # each unit's draws have come from rows of its own
+                fixed = {n: v for n, v in draws.items() if n in form.latent and n not in cancelled}
+                draws, _ = complete(form, fixed, num_samples, "chosen")
+            draws[ROW] = torch.arange(num_samples)
+            if not (own.dims or nested is not None):
+                break
+            again = stacked(form.executor.map(density, num_samples, draws))
+            if torch.allclose(again, densities, rtol=1e-3, atol=1e-3, equal_nan=True):
+                break
+            # a coupling of units that is rare among pairs of draws shows where the posterior is
+            nested, reason = None, depends(units)
+        return found, target, draws, k_hat, ess
 
     def _unusual(self, evidence: Evidence) -> tuple[str, ...]:
         found = self.guide.unusual(evidence)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from dataclasses import replace
-from typing import Any
 
 import torch
 
@@ -18,7 +16,7 @@ from .importance import ImportanceSampling
 from .nuts import NUTS
 from .posterior_draws import PosteriorDraws, common_units
 
-__all__ = ["choose_and_sample", "method_from"]
+__all__ = ["choose_and_sample"]
 
 _PRIOR_DIMS = 5  # draws from the prior hardly ever meet the posterior of more dimensions
 _LAPLACE_DIMS = 30
@@ -94,15 +92,3 @@ def _dims_together(form: StructuralForm) -> int:
 
 def _first_part(error: Exception) -> str:
     return str(error).split(";")[0]
-
-
-def method_from(given: Any) -> Any:
-    """An amortized guide as a method; all else as it is."""
-    guides = sys.modules.get(
-        "causalppl.guides"
-    )  # loaded where there is a guide, and not for this question
-    if guides is None or not isinstance(given, guides.Guide):
-        return given
-    from .amortized import Amortized
-
-    return Amortized(given)

@@ -15,6 +15,8 @@ from ..errors import ShapeError
 __all__ = ["Convergence", "convergence"]
 
 _FEWEST_DRAWS = 4
+# Given, since the versions of arviz differ in what they take by default.
+_TAILS = (0.05, 0.95)
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,8 @@ def convergence(draws: Tensor) -> Convergence:
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             rhat = float(arviz.rhat(column, method="rank"))
-            bulk, tail = (float(arviz.ess(column, method=m)) for m in ("bulk", "tail"))
+            bulk = float(arviz.ess(column, method="bulk"))
+            tail = float(arviz.ess(column, method="tail", prob=_TAILS))
         # No variance within any half chain, but some between them.
         figures.append((math.inf if math.isnan(rhat) else rhat, bulk, tail))
     rhats, bulks, tails = zip(*figures, strict=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import ImpossibleEvidenceError, MethodError, ProgramError
+from ..errors import ImpossibleEvidenceError, MethodError, ProgramError, site_list
 from ..progress import Progress
 from ..structural.form import StructuralForm
 from ..structural.noise import keyed_seed
@@ -230,7 +230,8 @@ def _not_finite(name: str, site: Site) -> MethodError:
 
 
 def _impossible(form: StructuralForm) -> ImpossibleEvidenceError:
+    known = [n for n, s in form.sites.items() if n in form.conditioned or s.interval is not None]
     return ImpossibleEvidenceError(
         "evidence: no assignment of the latent sites gives the evidence positive probability; check it "
-        f"against the program (evidence on {sorted(form.conditioned)})"
+        f"against the program (evidence on {site_list(known)})"
     )

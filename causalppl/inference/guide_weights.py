@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +24,19 @@ from .posterior_draws import (
     units_independent,
 )
 
-__all__ = ["Joint", "NestedWeights", "guide_draws", "nested_weights", "summed", "weighing_units"]
+__all__ = [
+    "INSTEAD",
+    "Joint",
+    "NestedWeights",
+    "guide_draws",
+    "nested_weights",
+    "summed",
+    "weighing_units",
+]
 
 _PAIRS = 16
+#: What a message advises.
+INSTEAD = "cp.Amortized(guide, refine='tempered'), more training, or cp.NUTS()"
 _EACH = 8  # draws of the units for each draw of what is outside
 
 
@@ -45,19 +56,21 @@ class Joint:
 
     def log_p(self, rows: dict[str, Tensor]) -> Tensor:
         """Log joint density of rows, ``(rows,) + sizes of units``, in nats; what does not depend on a unit is left out of it."""
+        return stacked(  # type: ignore[no-any-return]
+            self.form.executor.map(self.density, len(rows[ROW]), rows, kind="guide")
+        )
+
+    def density(self, row: dict[str, Tensor]) -> Tensor:
+        """That of one row."""
         units = self.units
-
-        def one(row: dict[str, Tensor]) -> Tensor:
-            total: Any = torch.zeros(units.sizes)
-            for part, terms in self.form.log_probs(row, units.dims).items():
-                for name, log_prob in terms.items():
-                    if part == "prior" and name in self.cancelled:
-                        continue
-                    if log_prob.dim() == len(units.sizes):
-                        total = total + log_prob
-            return total  # type: ignore[no-any-return]
-
-        return stacked(self.form.executor.map(one, len(rows[ROW]), rows, kind="guide"))  # type: ignore[no-any-return]
+        total: Any = torch.zeros(units.sizes)
+        for part, terms in self.form.log_probs(row, units.dims).items():
+            for name, log_prob in terms.items():
+                if part == "prior" and name in self.cancelled:
+                    continue
+                if log_prob.dim() == len(units.sizes):
+                    total = total + log_prob
+        return total  # type: ignore[no-any-return]
 
     def log_q(self, rows: dict[str, Tensor]) -> Tensor:
         """The guide's log density of rows, ``(rows,) + sizes of units``."""
@@ -128,11 +141,7 @@ def weighing_units(
     first = {n: v[:_PAIRS] for n, v in local_rows.items()}
     second = {n: v[_PAIRS : 2 * _PAIRS] for n, v in local_rows.items()}
     if not units_independent(form, units, first, second, fixed):
-        return (
-            NO_UNITS,
-            f"joint weights: units of {names} depend on each other's latents",
-            frozenset(),
-        )
+        return NO_UNITS, depends(units), frozenset()
     return (
         units,
         f"weights for each unit of {names}, which depend on their own latents alone",
@@ -140,25 +149,33 @@ def weighing_units(
     )
 
 
+def depends(units: Units) -> str:
+    """The reason of joint weights."""
+    return f"joint weights: units of {', '.join(units.names)} depend on each other's latents"
+
+
 def _stands_in(form: StructuralForm, name: str, units: Units) -> bool:
     return set(units.names) <= {f.name for f in form.sites[name].frames if f.vectorized}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NestedWeights(Weighed):
     """Weights of draws of the sites outside the units, each unit's own latents summed over; and of each unit's draws given them.
 
     Attributes:
         inner: log weights of each unit's draws, ``(draws, each) + sizes of units``.
+        inner_densities: log densities of the program, of the same shape; ``inner_density`` gives those of one row.
         inside: the plates.
     """
 
     inner: Tensor
+    inner_densities: Tensor
+    inner_density: Callable[[Any], Tensor]
     inside: Units
     form: StructuralForm
 
-    def chosen(self, index: Tensor) -> dict[str, Tensor]:
-        """Draws at ``index``, with one of its draws for each unit, by weight."""
+    def chosen(self, index: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Draws at ``index``, with one of its draws for each unit, by weight; and the densities that these had."""
         form, each = self.form, self.inner.shape[1]
         log_weights = self.inner[index]
         generator = torch.Generator().manual_seed(keyed_seed(form.seed, "inner"))
@@ -174,7 +191,8 @@ class NestedWeights(Weighed):
                 continue
             spread = self.inside.spread(picked.double(), form.sites[name]).long().unsqueeze(1)
             found[name] = grouped.gather(1, spread.expand(-1, 1, *value.shape[1:])).squeeze(1)
-        return found
+        densities = self.inner_densities[index].gather(1, picked.unsqueeze(1)).squeeze(1)
+        return found, densities
 
 
 def nested_weights(
@@ -217,6 +235,7 @@ def nested_weights(
         return torch.zeros(units.sizes) + unit, torch.zeros(()) + rest
 
     unit, rest = stacked(form.executor.map(split, count * _EACH, rows, kind="nested"))
+    densities = unit.reshape(count, _EACH, *units.sizes)
     for (head, _), own in zip(guide.network.pairs(), log_q, strict=True):
         if inside <= set(head.plates):
             unit = unit - unit_log_q(head, own, units.names)
@@ -227,13 +246,15 @@ def nested_weights(
     weights = rest.reshape(count, _EACH)[:, 0] + means.flatten(1).sum(1)
     names = ", ".join(units.names)
     return NestedWeights(
-        rows,
-        weights,
-        NO_UNITS,
-        f"weights of {', '.join(sorted(outside))}, with {_EACH} draws of each unit of {names} summed over",
-        "the guide",
-        "cp.Amortized(guide, refine='tempered'), more training, or cp.NUTS()",
-        inner,
-        units,
-        form,
+        rows=rows,
+        log_weights=weights,
+        units=NO_UNITS,
+        reason=f"weights of {', '.join(sorted(outside))}, with {_EACH} draws of each unit of {names} summed over",
+        origin="the guide",
+        instead=INSTEAD,
+        inner=inner,
+        inner_densities=densities,
+        inner_density=lambda row: split(row)[0],
+        inside=units,
+        form=form,
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from .posterior_draws import (
     PosteriorDraws,
     Units,
     common_units,
+    method_from,
     refuse_partial_events,
     refuse_subsampling,
     stacked,
@@ -35,6 +37,7 @@ from .weights import effective_sample_size, pareto_smooth, resample
 __all__ = ["ImportanceSampling", "Weighed"]
 
 _PAIRS = 64  # of draws from the prior whose units are mixed
+_COUPLED = "joint weights: units depend on each other's latents where the posterior is"
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,8 @@ class Weighed:
         log_weights: shape ``(proposals, *unit sizes)``.
         units: those that have weights of their own.
         reason: why these units, in words.
-        fit: for messages: what the proposals came from, and what to use instead.
+        origin, instead: for messages: what the proposals came from, and what to use instead.
+        density: of one row of the program, per unit, and ``densities`` its values at the proposals: what units are mixed to check.
     """
 
     rows: dict[str, Tensor]
@@ -55,6 +59,22 @@ class Weighed:
     reason: str
     origin: str
     instead: str
+    density: Callable[[Any], Tensor] | None = None
+    densities: Tensor | None = None
+
+    def recombined_agree(
+        self, form: StructuralForm, rows: dict[str, Tensor], index: Tensor
+    ) -> bool:
+        """Whether units taken from different proposals have there the densities that they were chosen by.
+
+        The posterior visits what pairs of proposals may not show: a coupling that is rare among them.
+        """
+        if self.density is None or self.densities is None:
+            return True
+        given = rows["vector"] if "vector" in rows else rows
+        found = stacked(form.executor.map(self.density, len(index), given))
+        chosen = self.densities.gather(0, index)
+        return torch.allclose(found, chosen, rtol=1e-3, atol=1e-3, equal_nan=True)
 
     def smoothed(self) -> tuple[Tensor, Tensor, Tensor]:
         """Smoothed log weights, k-hat and effective sample size, each for every unit.
@@ -151,25 +171,43 @@ class ImportanceSampling:
     @torch.no_grad()
     def sample(self, form: StructuralForm, num_samples: int, progress: Progress) -> PosteriorDraws:
         """See :class:`~causalppl.inference.Method`."""
+        other = method_from(self.proposal)
+        if other is not self.proposal:
+            return replace(other, num_proposals=self.num_proposals).sample(  # type: ignore[no-any-return]
+                form, num_samples, progress
+            )
         if not form.evident:
             return self._prior(form, num_samples)
         refuse_subsampling(form, "ImportanceSampling")
         progress.start("importance sampling", 2)
         smallest, each = (10_000, 10) if self.proposal == "prior" else (4_000, 4)
         count = self.num_proposals or max(smallest, each * num_samples)
+        read: Any = dict
         if self.proposal == "prior":
             refuse_partial_events(form, "ImportanceSampling")
-            found = weighed_prior(form, count)
         elif isinstance(self.proposal, str):
             found, read = weighed_laplace(form, count)
         else:
-            found = weighed_guide(GuideProposal.of(self.proposal, form), count)
-        progress.advance(note=f"{count} draws from {found.origin}")
-        smooth, k_hat, ess = found.smoothed()
+            guide = GuideProposal.of(self.proposal, form)
+        for joint in (False, True):
+            if self.proposal == "prior":
+                found = weighed_prior(form, count, joint)
+            elif not isinstance(self.proposal, str):
+                found = weighed_guide(guide, count, joint)
+            progress.advance(note=f"{count} draws from {found.origin}")
+            smooth, k_hat, ess = found.smoothed()
+            seed = keyed_seed(form.seed, "resample")
+            index = resample(smooth, num_samples, torch.Generator(smooth.device).manual_seed(seed))
+            chosen = chosen_rows(form, found, index)
+            if not found.units.dims or found.recombined_agree(form, chosen, index):
+                break
+            if self.proposal == "laplace":
+                raise InferenceError(
+                    f"ImportanceSampling('laplace'): units of {', '.join(found.units.names)} depend on each other's latents where "
+                    "the posterior is, so that they cannot be weighed one by one; use cp.NUTS()"
+                )
         if self.warn:
             found.judge(ess, k_hat)
-        generator = torch.Generator(smooth.device).manual_seed(keyed_seed(form.seed, "resample"))
-        chosen = chosen_rows(form, found, resample(smooth, num_samples, generator))
         progress.advance(note="weighed")
         draws = read(chosen["vector"]) if "vector" in chosen else chosen
         scalar = not found.units.dims
@@ -207,11 +245,11 @@ def chosen_rows(form: StructuralForm, found: Weighed, index: Tensor) -> dict[str
     return draws
 
 
-def weighed_prior(form: StructuralForm, count: int) -> Weighed:
+def weighed_prior(form: StructuralForm, count: int, joint: bool = False) -> Weighed:
     """Draws from the prior, weighed by the evidence."""
     noise = form.prior_noise(count)
     latents = stacked(form.executor.map(form.simulate, count, noise, torch.arange(count)))
-    units, reason = _units(form, latents)
+    units, reason = (NO_UNITS, _COUPLED) if joint else _units(form, latents)
 
     def weigh(row: dict[str, Tensor]) -> Tensor:
         total: Any = torch.zeros(units.sizes)
@@ -228,7 +266,7 @@ def weighed_prior(form: StructuralForm, count: int) -> Weighed:
         if continuous
         else "cp.NUTS(), or cp.Enumeration() for finite latents"
     )
-    return Weighed(latents, log_weights, units, reason, "the prior", instead)
+    return Weighed(latents, log_weights, units, reason, "the prior", instead, weigh, log_weights)
 
 
 def _units(form: StructuralForm, latents: dict[str, Tensor]) -> tuple[Units, str]:
@@ -255,25 +293,36 @@ def weighed_laplace(form: StructuralForm, count: int) -> tuple[Weighed, Any]:
     vectors, log_q = proposal.draw(count, keyed_seed(form.seed, "laplace"))
     log_p = stacked(form.executor.map(target.log_density, count, vectors, kind="laplace"))
     why = f"a Laplace approximation {reason}"
-    found = Weighed({"vector": vectors}, log_p - log_q, target.units, why, "laplace", "cp.NUTS()")
+    found = Weighed(
+        {"vector": vectors},
+        log_p - log_q,
+        target.units,
+        why,
+        "laplace",
+        "cp.NUTS()",
+        target.log_density,
+        log_p,
+    )
     return found, target.values
 
 
-def weighed_guide(proposal: GuideProposal, count: int) -> Weighed:
+def weighed_guide(proposal: GuideProposal, count: int, joint: bool = False) -> Weighed:
     """Draws of a guide, weighed by the joint density over the guide's."""
     form, rows = proposal.form, proposal.draw(count)
-    units, reason = proposal.units(rows)
+    units, reason = (NO_UNITS, _COUPLED) if joint else proposal.units(rows)
 
-    def weigh(row: dict[str, Tensor]) -> Tensor:
+    def density(row: dict[str, Tensor]) -> Tensor:
         latents = {n: v for n, v in row.items() if n in form.latent or n == ROW}
         total: Any = torch.zeros(units.sizes)
         for part in form.log_probs(latents, units.dims).values():
             for log_prob in part.values():
                 if log_prob.dim() == len(units.sizes):
                     total = total + log_prob
-        return total - proposal.log_prob(row, units)  # type: ignore[no-any-return]
+        return total  # type: ignore[no-any-return]
 
-    log_weights = stacked(form.executor.map(weigh, count, rows, kind="guide"))
-    return Weighed(
-        rows, log_weights, units, reason, "guide", "more training, proposal='laplace' or cp.NUTS()"
-    )
+    def both(row: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        return density(row), proposal.log_prob(row, units)
+
+    log_p, log_q = stacked(form.executor.map(both, count, rows, kind="guide"))
+    instead = "more training, proposal='laplace' or cp.NUTS()"
+    return Weighed(rows, log_p - log_q, units, reason, "guide", instead, density, log_p)

@@ -19,9 +19,6 @@ two again at its own draws.
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
-import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -31,6 +28,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ShapeError
+from ..structural.tracing import compiled, has_cpp_compiler, small
 from .traced_graphs import compiled_graph, folded
 
 __all__ = [
@@ -39,7 +37,6 @@ __all__ = [
     "ValueAndGradient",
     "agreement_error",
     "eager_value_and_gradient",
-    "has_cpp_compiler",
     "value_and_gradient",
     "worth_compiling",
 ]
@@ -58,9 +55,6 @@ _SECONDS_PER_OPERATION = 2e-6
 _SECONDS_PER_ELEMENT = 0.5e-9
 _COMPILE_SECONDS = 3.0
 _COMPILE_SECONDS_PER_OPERATION = 5e-3
-
-# A graph with a larger tensor than this, in elements, is compiled for torch's own number of threads.
-_LARGE_TENSOR = 2**18
 
 # Largest differences between two executors, relative to the largest magnitude over the points compared.
 # Values are held to less than gradients: a burned-in constant may change a large sum by a few nats only.
@@ -99,14 +93,6 @@ def _plain_torch() -> Iterator[None]:
             yield
     finally:
         distribution.set_default_validate_args(before)
-
-
-def _small(graph: torch.fx.GraphModule) -> bool:
-    """Whether no tensor of the graph, data included, is large enough for threads to pay."""
-    sizes = [node.meta["val"].numel() for node in _operations(graph)]
-    sizes += [t.numel() for t in vars(graph).values() if isinstance(t, Tensor)]
-    sizes += [t.numel() for t in [*graph.parameters(), *graph.buffers()]]
-    return max(sizes, default=0) <= _LARGE_TENSOR
 
 
 def _failing_as_nan(evaluate: Evaluate) -> Evaluate:
@@ -217,12 +203,6 @@ def _run_graph(graph: Callable[[Tensor], Any]) -> Evaluate:
     return _failing_as_nan(evaluate)
 
 
-def has_cpp_compiler() -> bool:
-    """Whether a C++ compiler that inductor would find is on this machine (``CXX``, or the usual names)."""
-    names = [os.environ.get("CXX", ""), "g++", "c++", "clang++", "cl"]
-    return any(shutil.which(name) is not None for name in names if name)
-
-
 def _operations(graph: torch.fx.GraphModule) -> list[torch.fx.Node]:
     """The graph's operations whose result is one tensor."""
     nodes = [node for node in graph.graph.nodes if node.op == "call_function"]
@@ -244,36 +224,13 @@ def worth_compiling(graph: torch.fx.GraphModule, evaluations: int) -> bool:
 
 
 def _compile(graph: torch.fx.GraphModule, point: Tensor) -> Callable[[Tensor], Any]:
-    """Inductor applied to the graph directly: no dynamo, hence no guards and none of its global caches."""
-    threads = {"cpp.threads": 1} if _small(graph) else {}
+    """Inductor's code, kept for graphs that differ in their constants alone."""
+    one_thread = small(graph)
 
     def compile(lifted: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
-        import torch._inductor
-        import torch._inductor.config as inductor_config
+        return compiled(lifted, inputs, one_thread)
 
-        logger = logging.getLogger("torch")
-        level = logger.level
-        logger.setLevel(logging.CRITICAL)
-        try:
-            # One compile thread: a pool of worker processes would outlive the call. Code for one thread where
-            # tensors are small: as fast on an idle machine, and measured 4 times faster on a busy one, where
-            # threads wait for each other. torch.set_num_threads would do the same for every executor, but
-            # cannot be undone: setting the old number again made MKL use threads that it did not use
-            # before, and small products 30 times slower for the rest of the process.
-            with (
-                warnings.catch_warnings(),
-                inductor_config.patch({"compile_threads": 1, **threads}),
-                torch.inference_mode(False),
-                torch.no_grad(),
-            ):
-                warnings.simplefilter("ignore")
-                compiled: Callable[..., Any] = torch._inductor.compile(lifted, [*inputs])
-                compiled(*inputs)
-            return compiled
-        finally:
-            logger.setLevel(level)
-
-    return compiled_graph(graph, point, compile, bool(threads))
+    return compiled_graph(graph, point, compile, one_thread)
 
 
 def _reason(error: BaseException) -> str:
@@ -342,12 +299,12 @@ def value_and_gradient(
         note = "no C++ compiler was found; the log density runs as a traced graph"
         return replace(plain, notes=(note,))
     try:
-        compiled = _run_graph(_compile(graph, point))
-        difference = agreement_error(compiled, reference, points)
+        run = _run_graph(_compile(graph, point))
+        difference = agreement_error(run, reference, points)
     except Exception as error:
         note = f"compiling failed ({_reason(error)}); the log density runs as a traced graph"
         return replace(plain, notes=(note,))
     if difference > 1.0:
         note = "the compiled log density differs from the plain one; it runs as a traced graph"
         return replace(plain, notes=(note,))
-    return replace(plain, evaluate=compiled, executor="compiled")
+    return replace(plain, evaluate=run, executor="compiled")

@@ -23,7 +23,7 @@ from ..typing import Message, Program
 from .gaussian_fit import fit_gaussian, settled
 from .guide_proposal import GuideProposal
 from .importance import Weighed, chosen_rows, weighed_guide
-from .posterior_draws import PosteriorDraws, is_subsampled, stacked
+from .posterior_draws import PosteriorDraws, is_subsampled, method_from, stacked
 from .weights import resample
 
 __all__ = ["SVI"]
@@ -85,6 +85,11 @@ class SVI:
         if self.guide == "auto_delta":
             raise MethodError(
                 "SVI: 'auto_delta' gives a point and no posterior; use 'auto_normal', or cp.ImportanceSampling('laplace')"
+            )
+        if method_from(self.guide) is not self.guide:
+            raise MethodError(
+                "SVI: this guide is amortized, and trains by guide.fit(objective='elbo', data=...); use method=guide, or "
+                "cp.Amortized(guide, refine='tempered')"
             )
         if self.guide not in _NAMED and not callable(self.guide):
             raise MethodError(

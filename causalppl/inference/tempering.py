@@ -72,7 +72,8 @@ def tempered(
     while bool((reached < 1).any()):
         if stages == _STAGES:
             raise InferenceError(
-                f"Amortized: refine='tempered' did not reach the posterior in {_STAGES} stages; train the guide longer, or use refine='nuts'"
+                f"Amortized: refine='tempered' did not reach the posterior in {_STAGES} stages; train the guide longer, or use "
+                "refine='nuts'"
             )
         rise = _rise(state.log_p - state.log_q, reached)
         log_weights = (state.log_p - state.log_q) * rise

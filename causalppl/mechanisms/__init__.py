@@ -22,7 +22,7 @@ from . import (  # noqa: F401  (importing a family registers it)
     wrappers,
 )
 from .dtype import value_dtype
-from .log_prob import exact_log_prob
+from .log_prob import exact_log_prob, possible
 from .protocol import Mechanism, NoiseDistribution, TupleDistribution
 from .registry import mechanism_for, mechanism_names, register_mechanism
 
@@ -31,6 +31,7 @@ __all__ = [
     "NoiseDistribution",
     "TupleDistribution",
     "exact_log_prob",
+    "possible",
     "mechanism_for",
     "mechanism_names",
     "register_mechanism",

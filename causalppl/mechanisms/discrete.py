@@ -14,7 +14,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from .logistic import inside, inverse_softplus, softplus, standard_logistic, truncated
+from .logistic import inside, standard_logistic, truncated
 from .logits import category_logits, log_odds
 from .protocol import NoiseDistribution
 from .registry import register_mechanism
@@ -52,14 +52,20 @@ class MonotoneBernoulli:
     def abduct(self, fn: Any, value: Tensor, base: Any) -> Tensor:
         """The score truncated to the side of the threshold where the value lies."""
         odds = log_odds(fn)
-        # P(score > s) = p sigmoid(-base), in logs: -softplus(s) = -softplus(-odds) - softplus(base)
-        above = inverse_softplus(softplus(-odds) + softplus(base))
-        below = -inverse_softplus(softplus(odds) + softplus(-base))
-        sure = torch.isinf(odds)
-        room = 8 * torch.finfo(odds.dtype).eps * (1 + torch.where(sure, 0.0, odds).abs())
-        return torch.where(
-            value > 0.5, torch.maximum(above, room - odds), torch.minimum(below, -odds - room)
+        # Given a one, P(score > s) = p sigmoid(-base), so that 1 + e^s = (1 + e^-odds) (1 + e^base). Given a zero the same holds with
+        # all signs changed. In logs, e^s = e^a + e^b + e^(a + b).
+        up = value > 0.5
+        edge, own = torch.where(up, -odds, odds), torch.where(up, base, -base)
+        largest = torch.maximum(torch.maximum(edge, own), edge + own).detach()
+        terms = (edge - largest).exp() + (own - largest).exp() + (edge + own - largest).exp()
+        score = terms.log() + largest
+        room = (
+            8
+            * torch.finfo(odds.dtype).eps
+            * (1 + torch.where(edge.abs() == torch.inf, 0.0, edge).abs())
         )
+        score = torch.maximum(score, edge + room)
+        return torch.where(up, score, -score)
 
 
 @dataclass(frozen=True)

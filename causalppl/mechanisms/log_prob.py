@@ -17,7 +17,7 @@ from .inverse_cdf import general_pareto_hazard
 from .inverses import ONE_WAY, applied, steps, undone
 from .logits import category_logits, given_as_probs, log_odds
 
-__all__ = ["exact_log_prob"]
+__all__ = ["exact_log_prob", "possible"]
 
 #: ``log p(value)`` on the support, by the class that defines ``log_prob``: a subclass with its own density keeps it.
 _Density = Callable[[Any, Tensor], Tensor]
@@ -52,10 +52,48 @@ def exact_log_prob(fn: Any, value: Tensor) -> Tensor:
     return torch.where(check(value), log_prob, -torch.inf)
 
 
+def possible(fn: Any, value: Tensor) -> Tensor:
+    """A number of the same shape as :func:`exact_log_prob` that is minus infinity, or NaN, where that is: cheaper for some families.
+
+    Example:
+        >>> import torch, pyro.distributions as dist
+        >>> possible(dist.Bernoulli(torch.tensor(0.3)), torch.tensor([0.0, 0.5, 1.0]))
+        tensor([0., -inf, 0.])
+    """
+    return _check(type(fn))(fn, value)  # type: ignore[arg-type]
+
+
+@cache
+def _check(kind: type) -> _Density:
+    return _CHECKS.get(_owner(kind), exact_log_prob)
+
+
+def _independent_possible(fn: Any, value: Tensor) -> Tensor:
+    return _summed(possible(fn.base_dist, value), fn.reinterpreted_batch_ndims)
+
+
+def _bernoulli_possible(fn: Any, value: Tensor) -> Tensor:
+    if given_as_probs(fn):
+        sure, never, known = fn.probs >= 1, fn.probs <= 0, fn.probs == fn.probs
+    else:
+        odds = log_odds(fn)
+        sure, never, known = odds == torch.inf, odds == -torch.inf, odds == odds
+    found = torch.where(value == 1, ~never, (value == 0) & ~sure) & known
+    return torch.where(found, 0.0, -torch.inf)
+
+
+def _normal_possible(fn: Any, value: Tensor) -> Tensor:
+    score = (value - fn.loc) / fn.scale
+    return torch.where(fn.scale < torch.inf, -score * score, -torch.inf)
+
+
 @cache
 def _density(kind: type) -> _Density:
-    owner = next(cls for cls in kind.__mro__ if "log_prob" in cls.__dict__)
-    return _DENSITIES.get(owner, _own)
+    return _DENSITIES.get(_owner(kind), _own)
+
+
+def _owner(kind: type) -> type:
+    return next(cls for cls in kind.__mro__ if "log_prob" in cls.__dict__)
 
 
 def _support_check(fn: Any) -> Callable[[Tensor], Tensor] | None:
@@ -220,6 +258,14 @@ _DENSITIES: dict[type, _Density] = {
 
 if hasattr(torch.distributions, "GeneralizedPareto"):  # younger than the oldest torch allowed
     _DENSITIES[torch.distributions.GeneralizedPareto] = _general_pareto
+
+#: Whether a value is possible, where that is cheaper to know than its density.
+_CHECKS: dict[type, _Density] = {
+    torch.distributions.Independent: _independent_possible,
+    dist.Independent: _independent_possible,
+    torch.distributions.Bernoulli: _bernoulli_possible,
+    torch.distributions.Normal: _normal_possible,
+}
 
 #: Densities that need no check of the support: it is done inside, or there is none.
 _COMPLETE = frozenset({_independent, _expanded, _masked, _unit, _categorical, _one_hot})

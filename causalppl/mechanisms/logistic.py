@@ -24,15 +24,15 @@ __all__ = [
 
 
 class StandardLogistic(dist.Logistic):  # type: ignore[misc]
-    """Logistic(0, 1), drawn as a log ratio of exponentials: an inverse of a float32 uniform is infinite now and then."""
+    """Logistic(0, 1), drawn from a wide uniform: the logit of a float32 one is infinite now and then, and coarse in the upper tail."""
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # type: ignore[override]  # noqa: B008
-        """Finite draws of shape ``sample_shape + batch_shape``."""
-        shape = self._extended_shape(sample_shape)
-        tiny = torch.finfo(self.loc.dtype).tiny
-        above = self.loc.new_empty(shape).exponential_().clamp(min=tiny)
-        below = self.loc.new_empty(shape).exponential_().clamp(min=tiny)
-        return above.log() - below.log()
+        """Finite draws of shape ``sample_shape + batch_shape``, fine in both tails as far as 1e-16."""
+        like = self.loc
+        wide = torch.float32 if like.device.type == "mps" else torch.float64
+        uniform = torch.rand(self._extended_shape(sample_shape), dtype=wide, device=like.device)
+        # half of the smallest step above zero, which torch.rand gives too
+        return uniform.clamp_(min=torch.finfo(wide).eps / 4).logit_().to(like.dtype)
 
 
 def standard_logistic(

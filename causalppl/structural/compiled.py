@@ -90,12 +90,14 @@ class Graph:
     Attributes:
         names: world and site of each result.
         signatures: of the inputs that it was made for.
+        idle: for each input, whether nothing depends on it.
         note: how far it was compiled.
     """
 
     run: Callable[..., Sequence[Tensor]]
     names: list[tuple[str, str]]
     signatures: list[Any]
+    idle: list[bool]
     note: str = ""
 
     @classmethod
@@ -136,13 +138,14 @@ class Graph:
                         "a trace does not reproduce it at other values (tensors become Python values in it)"
                     )
         signatures = [signature(t) for t in leaves]
+        idle = [not node.users for node in graph.graph.nodes if node.op == "placeholder"]
         if not has_cpp_compiler():
-            return cls(graph, names, signatures, "traced only: no C++ compiler was found")
+            return cls(graph, names, signatures, idle, "traced only: no C++ compiler was found")
         call = compiled(graph, leaves)
         for point, known in zip(points, expected, strict=True):
             if [signature(t) for t in point] == signatures and not agree(list(call(*point)), known):
                 raise NotCompiled("its compiled values differ from its plain ones")
-        return cls(call, names, signatures)
+        return cls(call, names, signatures, idle)
 
     def flat(self, leaves: Sequence[Tensor]) -> Values:
         """Worlds from the leaves of the inputs."""
@@ -218,7 +221,8 @@ class Compiler:
         }
         leaves = leaves_of(inputs)
         structure = form_key(form) if self._shared else None
-        key = (rows, question_key(question), structure, tuple(map(signature, leaves)))
+        names = tuple(facts), tuple(noise)
+        key = (rows, question_key(question), structure, names, tuple(map(signature, leaves)))
         graph, guards = self._graphs.get(key, (None, None))
         if graph is None or guards is None or not guards.hold():
             guards = guards_of(form, question, self._shared)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,6 +24,7 @@ def log_probs(
     latents: Mapping[str, Tensor],
     units: tuple[int, ...] = (),
     simulated: bool = False,
+    density: Callable[[Any, Tensor], Tensor] = exact_log_prob,
 ) -> dict[str, dict[str, Tensor]]:
     """Log probabilities of one row, exact at 0 and 1: ``{"prior" | "evidence": {site: tensor}}``, in nats.
 
@@ -32,6 +33,7 @@ def log_probs(
 
     Args:
         simulated: the latents are from :meth:`simulate`, so a range weighs by its probability given the parents.
+        density: of what is observed in full; :func:`~causalppl.mechanisms.possible` where only impossibility is asked.
     """
     parts: dict[str, dict[str, Tensor]] = {"prior": {}, "evidence": {}}
 
@@ -63,7 +65,7 @@ def log_probs(
                 exact_log_prob(unmasked(msg["fn"]) if site and site.masked else msg["fn"], value),
             )
         else:
-            add("evidence", msg, weighed(exact_log_prob(msg["fn"], value), msg, masked=True))
+            add("evidence", msg, weighed(density(msg["fn"], value), msg, masked=True))
         return value
 
     form.run(rule)

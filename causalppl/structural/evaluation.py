@@ -15,6 +15,7 @@ from ..errors import (
     InterventionError,
     NoMechanismError,
     ProgramError,
+    UnknownSiteError,
     site_list,
 )
 from ..interventions import (
@@ -134,12 +135,18 @@ class Evaluation:
         drawn = self.latents.get(ROW)
         return torch.arange(self.rows) if drawn is None else drawn
 
-    def bases(self) -> dict[str, Noise]:
-        """The randomness of abduction, by site."""
+    def bases(self, kept: Mapping[str, Noise] = _NONE) -> dict[str, Noise]:
+        """The randomness of abduction, by site.
+
+        Args:
+            kept: that of sites of which it does not matter.
+        """
         form = self.form
         if self._bases is None:
             self._bases = {
-                name: draw(site.mechanism.base(site.fn), self.rows, form.seed, name, "base")
+                name: kept[name]
+                if name in kept
+                else draw(site.mechanism.base(site.fn), self.rows, form.seed, name, "base")
                 for name, site in form.sites.items()
                 if site.kind == "sample"
                 and site.mechanism is not None
@@ -416,14 +423,26 @@ class _Rows(list[Any]):
 def carried_values(
     interventions: Mapping[str, Intervention], before: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The values of sites that are taken from worlds evaluated before: stacked, or a list of rows."""
+    """The values of sites that are taken from worlds evaluated before: stacked, or a list of rows.
+
+    Raises:
+        UnknownSiteError: the other world has no such site.
+    """
     found = {}
+    absent = torch.tensor(float("nan"))  # refused where it is used
     for name, intervention in interventions.items():
         inner = intervention.inner if isinstance(intervention, Where) else intervention
-        if isinstance(inner, FromWorld):
-            values = before[inner.world]
-            rows = isinstance(values, list)
-            found[name] = [row[name] for row in values] if rows else values[name]
+        if not isinstance(inner, FromWorld):
+            continue
+        values = before[inner.world]
+        rows = values if isinstance(values, list) else [values]
+        seen = list(dict.fromkeys(n for row in rows for n in row))
+        if name not in seen:
+            raise UnknownSiteError(
+                f"do: {name!r} is to be as in world {inner.world!r}, which has no such site; its sites are {site_list(seen)}"
+            )
+        carried = [row.get(name, absent) for row in rows]
+        found[name] = carried if isinstance(values, list) else carried[0]
     return found
 
 

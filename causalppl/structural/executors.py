@@ -220,6 +220,8 @@ def agree(a: Any, b: Any) -> bool:
 def _near(a: Tensor, b: Tensor) -> bool:
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
+    if torch.equal(a, b):  # as a rule, and a twentieth of the cost of what follows
+        return True
     if not a.is_floating_point():
         return bool(
             (a != b).sum() <= a.numel() // 1000

@@ -20,7 +20,7 @@ from ..errors import (
     ProgramError,
 )
 from ..interventions import natural_source, program_arguments, unknown_site
-from ..mechanisms import exact_log_prob
+from ..mechanisms import exact_log_prob, possible
 from ..typing import Message, Noise, Program
 from .densities import log_probs
 from .dependencies import Dependencies, track
@@ -390,7 +390,7 @@ class StructuralForm:
 
     def check_evidence(self, latents: Mapping[str, Tensor]) -> None:
         """Refuse evidence of probability zero where nothing but these values could have led to it."""
-        for name, log_prob in self.log_probs(latents)["evidence"].items():
+        for name, log_prob in log_probs(self, latents, density=possible)["evidence"].items():
             if bool((log_prob == -torch.inf).any()):
                 raise ImpossibleEvidenceError(
                     f"evidence: the value of site {name!r} has probability zero given its parents; check it against "
@@ -399,8 +399,10 @@ class StructuralForm:
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and bool(
-        # matrix products may round differently from run to run; what is random differs by far more
+    if a.shape != b.shape:
+        return False
+    # matrix products may round differently from run to run; what is random differs by far more
+    return torch.equal(a, b) or bool(
         torch.isclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True).all()
     )
 

@@ -30,6 +30,9 @@ __all__ = [
 ]
 
 
+_PLAIN = frozenset({bool, int, float, str, type(None)})
+
+
 class NotCompiled(Exception):
     """Why a question is not compiled."""
 
@@ -100,17 +103,20 @@ def fresh_inputs(evaluation: Evaluation, question: Question) -> dict[str, Any]:
 
 def split(thing: Any, tensors: list[Tensor]) -> Any:
     """What is left of arguments without their tensors, which go to ``tensors``: a key."""
+    kind = type(thing)
+    if kind in _PLAIN:
+        return (kind, thing)
+    if kind is tuple or kind is list:
+        return (kind, *[split(part, tensors) for part in thing])
+    if kind is dict:
+        return (dict, *[(name, split(part, tensors)) for name, part in thing.items()])
     if isinstance(thing, Tensor):
         tensors.append(thing.detach())
         return Tensor
-    if type(thing) in (list, tuple):
-        return (type(thing), *(split(part, tensors) for part in thing))
-    if type(thing) is dict:
-        return (dict, *((name, split(part, tensors)) for name, part in thing.items()))
-    if isinstance(thing, bool | int | float | str | None):
-        return (type(thing), thing)
+    if isinstance(thing, int | float | str):
+        return (kind, thing)
     raise NotCompiled(
-        f"an argument is a {type(thing).__name__}; give tensors, numbers, text, and lists, tuples or dicts of these"
+        f"an argument is a {kind.__name__}; give tensors, numbers, text, and lists, tuples or dicts of these"
     )
 
 
@@ -119,8 +125,11 @@ def leaves_of(tree: Any, found: list[Tensor] | None = None) -> list[Tensor]:
     found = [] if found is None else found
     if isinstance(tree, Tensor):
         found.append(tree)
-    else:
-        for part in tree.values() if isinstance(tree, dict) else tree:
+        return found
+    for part in tree.values() if isinstance(tree, dict) else tree:
+        if isinstance(part, Tensor):
+            found.append(part)
+        else:
             leaves_of(part, found)
     return found
 

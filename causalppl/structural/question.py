@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -121,10 +122,15 @@ class Question:
         self.worlds = {world: self._prepare(given) for world, given in named.items()}
         self.groups = self._ordered(self._grouped())
 
-    @property
+    @cached_property
     def stochastic(self) -> bool:
         """Whether some world replaces a mechanism by one with noise of its own."""
         return any(isinstance(i, Stochastic) for p in self.worlds.values() for i in p.values())
+
+    @cached_property
+    def looks(self) -> bool:
+        """Whether some intervention is more than a value: then what came of it has to be looked at."""
+        return any(group.other for group in self.groups)
 
     @property
     def differentiable(self) -> bool:

@@ -79,7 +79,9 @@ class _Task:
         def weighed() -> dict[str, Any]:
             method = cp.Amortized(guide, num_proposals=self.draws, refine=None)
             try:
-                cp.abduct(model, values, method=method, num_samples=self.draws, seed=0)(self.machines)
+                cp.abduct(model, values, method=method, num_samples=self.draws, seed=0)(
+                    self.machines
+                )
             except cp.errors.InferenceError:
                 pass  # an untrained guide's weights collapse, after all the work is done
             return {}

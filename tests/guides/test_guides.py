@@ -36,9 +36,11 @@ def of_line() -> Any:
 
 def test_names_and_options_are_checked() -> None:
     build = cp.AmortizedGuide
-    with pytest.raises(errors.MethodError, match=r"none of the program's sites has obs=.*observed="):
+    with pytest.raises(
+        errors.MethodError, match=r"none of the program's sites has obs=.*observed="
+    ):
         build(line)()
-    with pytest.raises(errors.UnknownSiteError, match="observed.*'w'"):
+    with pytest.raises(errors.UnknownSiteError, match=r"observed.*'w'"):
         build(line, observed=["w"])()
     with pytest.raises(errors.MethodError, match=r"give a list of sites, \['y'\]"):
         build(line, observed="y")
@@ -62,14 +64,18 @@ def test_a_network_of_ones_own_embeds() -> None:
             assert x.shape[1:] == (6,)
             return x.sum(-1, keepdim=True)
 
-    guide = cp.AmortizedGuide(linear, observed=["y0", "y1"], embed={"y0": Sum()}, width=16, seed=0)()
+    guide = cp.AmortizedGuide(
+        linear, observed=["y0", "y1"], embed={"y0": Sum()}, width=16, seed=0
+    )()
     guide.fit(steps=3, batch_size=8)
 
     class Wrong(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.sum()
 
-    with pytest.raises(errors.MethodError, match=r"site 'y0' returned \(\).*it must return \(2, features\)"):
+    with pytest.raises(
+        errors.MethodError, match=r"site 'y0' returned \(\).*it must return \(2, features\)"
+    ):
         cp.AmortizedGuide(linear, observed=["y0"], embed={"y0": Wrong()})()
 
 
@@ -92,11 +98,25 @@ def test_values_that_depend_on_each_other_without_being_categories_are_refused()
         cp.AmortizedGuide(model, observed=["y"])()
 
 
+def test_a_support_that_moves_is_refused() -> None:
+    def model() -> None:
+        top = pyro.sample("top", dist.LogNormal(0.0, 1.0))
+        z = pyro.sample("z", dist.Uniform(0.0, top))
+        pyro.sample("y", N(z, 1.0))
+
+    with pytest.raises(
+        errors.MethodError, match="support of site 'z' depends on other latent sites"
+    ):
+        cp.AmortizedGuide(model, observed=["y"])()
+
+
 # --- Evidence ---------------------------------------------------------------------------------------------------------
 
 
 def test_evidence_that_the_guide_does_not_see(of_line: Any) -> None:
-    with pytest.raises(errors.GuideMismatchError, match="does not see site 'z'.*built for evidence on 'y'"):
+    with pytest.raises(
+        errors.GuideMismatchError, match=r"does not see site 'z'.*built for evidence on 'y'"
+    ):
         cp.abduct(line, {"z": 0.0}, method=of_line)()
     with pytest.raises(errors.GuideMismatchError, match="does not see site 'z'"):
         of_line.sample({"z": 0.0})
@@ -135,7 +155,7 @@ def test_a_guide_for_whole_data_needs_whole_data() -> None:
     build = cp.AmortizedGuide(
         linear, observed=["y0", "y1"], arbitrary_evidence=False, flow="gaussian", width=8, seed=0
     )
-    with pytest.raises(errors.MethodError, match="'y1' is not known.*arbitrary_evidence=False"):
+    with pytest.raises(errors.MethodError, match=r"'y1' is not known.*arbitrary_evidence=False"):
         build().sample({"y0": torch.zeros(6)})
     with pytest.raises(errors.MethodError, match="arbitrary_evidence=False"):
         cp.abduct(linear, {"y0": torch.zeros(6)}, method=build())()
@@ -143,9 +163,13 @@ def test_a_guide_for_whole_data_needs_whole_data() -> None:
 
 def test_evidence_unlike_all_simulations_is_flagged(of_line: Any) -> None:
     of_line.sample({"y": 40.0})  # the guide itself answers whatever it is asked
-    with pytest.warns(errors.OutOfDistributionWarning, match="evidence on 'y' is unlike the program's"):
+    with pytest.warns(
+        errors.OutOfDistributionWarning, match="evidence on 'y' is unlike the program's"
+    ):
         try:
-            posterior = cp.abduct(line, {"y": 40.0}, method=cp.Amortized(of_line, refine="tempered"), seed=0)()
+            posterior = cp.abduct(
+                line, {"y": 40.0}, method=cp.Amortized(of_line, refine="tempered"), seed=0
+            )()
         except errors.InferenceError:
             return
     assert abs(float(posterior.latents["z"].mean()) - 32.0) < 0.5
@@ -153,7 +177,11 @@ def test_evidence_unlike_all_simulations_is_flagged(of_line: Any) -> None:
 
 def test_evidence_of_the_program_is_not_flagged(of_line: Any) -> None:
     for y in torch.randn(20, generator=torch.Generator().manual_seed(0)).mul(1.118).tolist():
-        assert not cp.abduct(line, {"y": y}, method=of_line, num_samples=10, seed=0)().predict().diagnostics.notes
+        assert (
+            not cp.abduct(line, {"y": y}, method=of_line, num_samples=10, seed=0)()
+            .predict()
+            .diagnostics.notes
+        )
 
 
 # --- Correction and refinement ----------------------------------------------------------------------------------------
@@ -174,9 +202,7 @@ def off_line() -> Any:
     return spoilt(guide)
 
 
-@pytest.mark.parametrize(
-    "refine", ["tempered", pytest.param("nuts", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("refine", ["tempered", pytest.param("nuts", marks=pytest.mark.slow)])
 def test_a_guide_that_is_far_off_is_refined(off_line: Any, refine: str) -> None:
     posterior = cp.abduct(line, {"y": 1.0}, method=cp.Amortized(off_line, refine=refine), seed=0)()
     found = posterior.predict().diagnostics
@@ -202,7 +228,9 @@ def test_tempering_moves_discrete_sites_and_units() -> None:
     guide.fit(steps=30, learning_rate=1e-2)
     spoilt(guide, 2.0)
     x, y = torch.tensor([0.0, 1.0, -1.0, 2.0]), torch.tensor([0.5, 2.5, -1.0, 3.0])
-    posterior = cp.abduct(people, {"x": x, "y": y}, method=cp.Amortized(guide, refine="tempered"), seed=0)(4)
+    posterior = cp.abduct(
+        people, {"x": x, "y": y}, method=cp.Amortized(guide, refine="tempered"), seed=0
+    )(4)
     precision = 5 + 1 / 0.49
     mean = (x / 0.49 + 2 * y) / precision
     off = (posterior.latents["z"].mean(0) - mean).abs()
@@ -223,6 +251,15 @@ def test_options_of_the_method_are_checked(of_line: Any) -> None:
         cp.Amortized(line)  # type: ignore[arg-type]
     with pytest.raises(errors.MethodError, match="refine= needs the weights"):
         cp.Amortized(of_line, correct=False, refine="nuts")
+
+
+def test_importance_sampling_takes_it_as_a_proposal_and_svi_refuses_it(of_line: Any) -> None:
+    method = cp.ImportanceSampling(of_line, num_proposals=1234)
+    posterior = cp.abduct(line, {"y": 0.5}, method=method, num_samples=500, seed=0)()
+    assert posterior.predict().diagnostics.method == "AmortizedGuide"
+    assert abs(float(posterior.latents["z"].mean()) - 0.4) < 5 * (0.2 / 400) ** 0.5
+    with pytest.raises(errors.MethodError, match=r"SVI: this guide is amortized, .*guide\.fit"):
+        cp.SVI(of_line)
 
 
 def test_counterfactuals_by_a_guide(of_line: Any) -> None:
@@ -286,7 +323,9 @@ def test_a_file_of_another_program_is_refused(of_line: Any, tmp_path: Path) -> N
 
 
 def test_networks_of_ones_own_are_given_again(tmp_path: Path) -> None:
-    build = cp.AmortizedGuide(linear, observed=["y0"], embed={"y0": nn.Linear(6, 3)}, width=8, seed=0)
+    build = cp.AmortizedGuide(
+        linear, observed=["y0"], embed={"y0": nn.Linear(6, 3)}, width=8, seed=0
+    )
     path = tmp_path / "guide.pt"
     build().save(path)
     with pytest.raises(errors.GuideMismatchError, match="networks of the user's own"):
@@ -328,7 +367,9 @@ def test_pyro_trains_it_and_predicts_with_it() -> None:
     svi = pyro.infer.SVI(model, guide, pyro.optim.Adam({"lr": 0.01}), pyro.infer.Trace_ELBO())
     for _ in range(2):
         assert torch.isfinite(torch.tensor(svi.step(y)))
-    assert any(not torch.equal(a, b) for a, b in zip(before, guide.network.parameters(), strict=True))
+    assert any(
+        not torch.equal(a, b) for a, b in zip(before, guide.network.parameters(), strict=True)
+    )
     found = pyro.infer.Predictive(model, guide=guide, num_samples=3)(y)
     assert found["z"].shape[-1] == 6 and set(found) >= {"k", "z", "spare", "y"}
     with pytest.raises(errors.MethodError, match="vectorize_particles"):
@@ -394,13 +435,13 @@ def test_what_fit_refuses(of_line: Any) -> None:
     def weighed() -> None:
         z = pyro.sample("z", N(0.0, 1.0))
         pyro.sample("y", N(z, 1.0))
-        pyro.factor("prior", -z**2)
+        pyro.factor("prior", -(z**2))
 
     guide = cp.AmortizedGuide(weighed, observed=["y"], width=8, seed=0)()
     with pytest.raises(errors.MethodError, match="weighs its runs by factors 'prior'"):
         guide.fit(steps=1)
     whole = cp.AmortizedGuide(schools, observed=["y"], width=8, seed=0)(5)
-    with pytest.raises(errors.MethodError, match="'mean' depend on all of them"):
+    with pytest.raises(errors.MethodError, match="'mean' depend on all; the program runs for 5"):
         whole.fit(steps=1, objective="elbo", data={"y": torch.zeros(10)})
 
 

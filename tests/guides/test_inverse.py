@@ -37,7 +37,9 @@ def check_faithful(seed: int, arbitrary: bool) -> None:
         return
     order = faithful_inverse(parents, sampled, observed)
     assert set(order) == set(sampled)
-    patterns = product([True, False], repeat=len(observed)) if arbitrary else [[True] * len(observed)]
+    patterns = (
+        product([True, False], repeat=len(observed)) if arbitrary else [[True] * len(observed)]
+    )
     for pattern in patterns:
         known = {n for n, there in zip(observed, pattern, strict=True) if there}
         before: list[str] = []

@@ -68,7 +68,9 @@ def test_flows_are_normalised_and_invert(flow: str, features: int) -> None:
 
 
 def test_an_unknown_flow_is_refused() -> None:
-    with pytest.raises(errors.MethodError, match="flow='affine' is not known; it can be one of 'spline'"):
+    with pytest.raises(
+        errors.MethodError, match="flow='affine' is not known; it can be one of 'spline'"
+    ):
         ConditionalFlow(2, 3, "affine")
 
 

@@ -56,7 +56,9 @@ def test_every_subset_of_three_sites_within_two_thousand_steps(flow: str) -> Non
 
 @pytest.fixture(scope="module")
 def short_linear() -> Any:
-    guide = cp.AmortizedGuide(linear, observed=["y0", "y1", "y2"], flow="gaussian", width=48, seed=0)()
+    guide = cp.AmortizedGuide(
+        linear, observed=["y0", "y1", "y2"], flow="gaussian", width=48, seed=0
+    )()
     guide.fit(steps=500, learning_rate=4e-3, batch_size=128)
     return guide
 
@@ -132,7 +134,9 @@ def test_weights_make_it_exact(of_mixture: Any) -> None:
         share = torch.bincount(posterior.latents["k"].long(), minlength=3) / 8000
         weights, mean = mixture_posterior(y, hint)
         ess = posterior.predict().diagnostics.ess
-        assert bool(((share - weights).abs() < 4.5 * (weights * (1 - weights) / ess).sqrt() + 1e-3).all())
+        assert bool(
+            ((share - weights).abs() < 4.5 * (weights * (1 - weights) / ess).sqrt() + 1e-3).all()
+        )
         assert abs(float(posterior.latents["z"].mean()) - mean) < 4.5 * (2.0 / ess) ** 0.5
 
 
@@ -199,6 +203,28 @@ def of_schools() -> Any:
     return guide
 
 
+def coupled() -> None:
+    """What is seen of the units is their sum, so that they depend on each other."""
+    with pyro.plate("units", 2):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+    pyro.sample("total", dist.Normal(z.sum(), 1.0))
+
+
+def test_units_that_depend_on_each_other_are_weighed_together() -> None:
+    """Given a total of 3 each is 1, with variances 2/3 and correlation -1/2."""
+    guide = cp.AmortizedGuide(coupled, observed=["total"], flow="gaussian", width=16, seed=0)()
+    guide.fit(steps=120, learning_rate=1e-2, batch_size=64)
+    method = cp.Amortized(guide, num_proposals=20_000)
+    posterior = cp.abduct(coupled, {"total": 3.0}, method=method, num_samples=5000, seed=0)()
+    found = posterior.predict().diagnostics
+    assert "joint weights: units of units depend on each other's latents" in found.why
+    assert any("units of 'z' depend on each other given 'total'" in note for note in found.notes)
+    z = posterior.latents["z"].double()
+    few = min(5000.0, found.ess)
+    assert bool(((z.mean(0) - 1.0).abs() < 5 * (2 / 3 / few) ** 0.5).all())
+    assert abs(float(torch.cov(z.T)[0, 1]) + 1 / 3) < 5 * (0.6 / few) ** 0.5
+
+
 # --- Supports, counts, what the data do not reach ----------------------------------------------------------------------
 
 
@@ -248,7 +274,10 @@ def test_a_simulator_without_gradients() -> None:
     posterior = cp.abduct(branching, {"y": 1.2}, method=guide, seed=0)()
     odds = 0.4 / 0.6 * torch.exp(torch.tensor(-0.5 * (1.2 - 3) ** 2 + 0.5 * (1.2 + 1) ** 2))
     share = float(odds / (1 + odds))
-    assert abs(float(posterior.latents["k"].mean()) - share) < 4.5 * (share * (1 - share) / 1000) ** 0.5
+    assert (
+        abs(float(posterior.latents["k"].mean()) - share)
+        < 4.5 * (share * (1 - share) / 1000) ** 0.5
+    )
 
 
 def test_training_is_reproducible_and_leaves_the_generator_alone() -> None:

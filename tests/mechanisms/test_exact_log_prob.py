@@ -13,7 +13,7 @@ from mechanism_cases import CASES
 from pyro.distributions.torch_distribution import ExpandedDistribution
 from torch import Tensor, tensor
 
-from causalppl.mechanisms import exact_log_prob, value_dtype
+from causalppl.mechanisms import exact_log_prob, possible, value_dtype
 from causalppl.mechanisms.law_cases import expanded
 
 INF = math.inf
@@ -81,6 +81,29 @@ def test_zero_and_one_are_exact_and_nothing_raises(
     if rows is not None:
         batched = torch.func.vmap(lambda one: exact_log_prob(make(False), one))(values)
         torch.testing.assert_close(batched, found)
+
+
+@pytest.mark.parametrize(
+    ("fn", "values"),
+    [
+        (dist.Bernoulli(tensor([0.0, 0.3, 1.0])), [0.0, 1.0, 0.5, 2.0, math.nan]),
+        (dist.Bernoulli(logits=tensor([-INF, 0.3, INF]), validate_args=False), [0.0, 1.0, 0.5]),
+        (dist.Bernoulli(tensor([math.nan, 0.3, 1.0]), validate_args=False), [0.0, 1.0]),
+        (dist.Bernoulli(tensor([0.0, 0.3, 1.0])).to_event(1), [0.0, 1.0, 0.5]),
+        (dist.Bernoulli(tensor(0.0)).expand([3]).mask(tensor([True, False, True])), [0.0, 1.0]),
+        (dist.Normal(tensor([0.0, 1e30, -1.0]), 1.0), [0.0, 1e25, INF, -INF, math.nan]),
+        (dist.Normal(0.0, tensor([1e-15, 1.0, INF]), validate_args=False), [0.0, 1e-3, 2.0]),
+        (dist.Normal(0.0, tensor([1e-15, 1.0])).to_event(1), [0.0, 1.0]),
+        (dist.Exponential(tensor([1.0, 2.0])), [-1.0, 0.5]),
+        (dist.Delta(tensor([1.0, 2.0])), [1.0, 2.0]),
+    ],
+)
+def test_what_is_possible_is_what_has_a_density(fn: Any, values: list[float]) -> None:
+    for value in values:
+        given = torch.full(fn.shape(), value)
+        exact, found = exact_log_prob(fn, given), possible(fn, given)
+        assert found.shape == exact.shape
+        assert torch.equal(found > -INF, exact > -INF), (fn, value)
 
 
 def test_exactness_survives_caches_and_expansion() -> None:

@@ -19,9 +19,10 @@ def quadrature(damper: float, signal: np.ndarray) -> dict[str, float]:
     tones = tone(torch.tensor(angle)).numpy()
     best = max(1e-3, float((tones @ signal / (tones**2).sum(-1)).max()))
     amplitude = np.exp(np.linspace(np.log(best) - 2.0, np.log(best) + 1.2, 641))
-    of_wear = stats.norm.pdf(
-        np.log(amplitude)[:, None], LEVEL + WEAR * wear + EFFECT * damper, SPREAD
-    ) * prior
+    of_wear = (
+        stats.norm.pdf(np.log(amplitude)[:, None], LEVEL + WEAR * wear + EFFECT * damper, SPREAD)
+        * prior
+    )
     fit = amplitude[:, None] * (tones @ signal) - 0.5 * amplitude[:, None] ** 2 * (tones**2).sum(-1)
     likelihood = np.exp((fit - fit.max()) / NOISE**2)
     marginal = likelihood.sum(1) * of_wear.sum(1)
@@ -52,13 +53,18 @@ def test_the_posterior_is_that_of_quadrature(posterior: cp.Posterior) -> None:
     _, evidence = data()
     ess = posterior.predict(sites=["wear"]).diagnostics.ess.values
     for unit in range(20):
-        exact = quadrature(float(evidence["damper"][unit]), evidence["signal"][unit].double().numpy())
+        exact = quadrature(
+            float(evidence["damper"][unit]), evidence["signal"][unit].double().numpy()
+        )
         draws = {n: v[:, unit].double() for n, v in posterior.latents.items()}
         few = min(2000.0, float(ess[unit]))
         for name in ("amplitude", "angle", "wear"):
             error = float(draws[name].std()) / few**0.5
             assert abs(float(draws[name].mean()) - exact[name]) < 5 * error + 2e-3, (unit, name)
-        assert abs(float(draws["amplitude"].std()) / exact["spread"] - 1) < 5 * (0.5 / few) ** 0.5 + 0.02
+        assert (
+            abs(float(draws["amplitude"].std()) / exact["spread"] - 1)
+            < 5 * (0.5 / few) ** 0.5 + 0.02
+        )
 
 
 @pytest.mark.slow
@@ -66,7 +72,9 @@ def test_had_it_not_been_damped(posterior: cp.Posterior) -> None:
     """Amplitudes grow by the known ratio, draw by draw, and the noise of every microphone stays what it was."""
     _, evidence = data()
     worlds = posterior.predict(worlds={"undamped": {"damper": 0.0}, "damped": {"damper": 1.0}})
-    ratio = worlds.tensor("amplitude", world="undamped") / worlds.tensor("amplitude", world="damped")
+    ratio = worlds.tensor("amplitude", world="undamped") / worlds.tensor(
+        "amplitude", world="damped"
+    )
     assert bool((ratio - KNOWN["undamped_ratio"]).abs().max() < 1e-3)
     was = worlds.tensor("amplitude", world="factual")
     would = worlds.tensor("amplitude", world="undamped")
@@ -75,5 +83,7 @@ def test_had_it_not_been_damped(posterior: cp.Posterior) -> None:
     assert torch.allclose(worlds.tensor("signal", world="undamped"), expected, atol=1e-3)
     same = evidence["damper"] == 0
     assert torch.allclose(
-        worlds.tensor("signal", world="undamped")[:, same], evidence["signal"][same].expand(2000, -1, -1), atol=1e-4
+        worlds.tensor("signal", world="undamped")[:, same],
+        evidence["signal"][same].expand(2000, -1, -1),
+        atol=1e-4,
     )

@@ -306,6 +306,24 @@ def test_circles_of_worlds_are_refused_by_name() -> None:
         cp.counterfactual(chain, worlds={"control": {}, "a": {"v1": cp.from_world("contrl")}})()
 
 
+def with_and_without_m() -> None:
+    """``m`` is there only where ``t`` is 1."""
+    t = pyro.sample("t", dist.Bernoulli(0.5))
+    if t > 0:
+        pyro.sample("m", dist.Normal(0.0, 1.0))
+
+
+@pytest.mark.filterwarnings("ignore::causalppl.errors.ExecutorWarning")
+def test_a_value_from_a_world_without_that_site_is_refused() -> None:
+    worlds = {"off": {"t": 0.0}, "on": {"t": 1.0, "m": cp.from_world("off")}}
+    with pytest.raises(errors.UnknownSiteError, match=r"'m' is to be as in world 'off'.*'t'"):
+        cp.counterfactual(with_and_without_m, worlds=worlds, num_samples=20, seed=0)()
+    # Present in some draws of the other world: refused in the draws that lack it.
+    worlds = {"on": {"t": 1.0, "m": cp.from_world("factual")}}
+    with pytest.raises(errors.InterventionError, match=r"'m'.*'on' gave NaN"):
+        cp.counterfactual(with_and_without_m, worlds=worlds, num_samples=20, seed=0)()
+
+
 # --- Sites that exist in some worlds ------------------------------------------------------------
 
 
