@@ -52,7 +52,9 @@ class Encoder(nn.Module):
             pyro.sample("style", dist.MultivariateNormal(loc, scale_tril=factor))
 
 
-with torch.random.fork_rng(devices=[]):  # the same weights at each import, and the generator as it was
+with torch.random.fork_rng(
+    devices=[]
+):  # the same weights at each import, and the generator as it was
     torch.manual_seed(0)
     decoder = Decoder([10, STYLES], DiscretizedLogisticHead((8, 8), 0, 16), width=128)
     guide = Encoder()
