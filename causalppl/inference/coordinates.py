@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import biject_to, constraints
+from torch.distributions import biject_to, constraints, transforms
+from torch.nn.functional import softplus
 
 from ..errors import MethodError
 from ..structural.sites import Site, elements
@@ -50,7 +51,7 @@ class Coordinates:
         """The map from the real line to the site's support under ``fn``, or to the range where one is known."""
         site = self.site
         if site.interval is None:
-            return biject_to(elements(fn).support if self.each else fn.support)
+            return _bijection(elements(fn) if self.each else fn)
         inner = elements(fn)
         if inner is None:
             raise MethodError(
@@ -59,19 +60,9 @@ class Coordinates:
         low, high = site.interval
         low = torch.maximum(low, torch.as_tensor(getattr(inner.support, "lower_bound", -math.inf)))
         high = torch.minimum(high, torch.as_tensor(getattr(inner.support, "upper_bound", math.inf)))
-        open_low, open_high = bool(torch.isinf(low).all()), bool(torch.isinf(high).all())
-        if open_low and open_high:
-            return biject_to(inner.support)
-        if bool(torch.isinf(low).any()) != open_low or bool(torch.isinf(high).any()) != open_high:
-            raise MethodError(
-                f"{self.method}: the ranges of site {site.name!r} are open for some entries only; use cp.ImportanceSampling()"
-            )
-        found: Any
-        if open_low or open_high:
-            found = constraints.less_than(high) if open_low else constraints.greater_than(low)
-        else:
-            found = constraints.interval(low, high)
-        return biject_to(found)
+        if bool(torch.isinf(low).all() & torch.isinf(high).all()):
+            return _bijection(inner)
+        return _IntoRanges(low, high)
 
     def _spread(self, vector: Tensor) -> Tensor:
         """The site's coordinates in the shape that the transform takes."""
@@ -123,3 +114,58 @@ class Coordinates:
     def _summed(self, entries: Tensor, dims: int | None = None) -> Tensor:
         dims = self.site.fn.event_dim if dims is None else dims
         return entries.sum(tuple(range(-dims, 0))) if dims else entries
+
+
+def _bijection(fn: Any) -> Any:
+    """From the real line onto the support."""
+    if isinstance(fn, torch.distributions.Independent):
+        inner = _bijection(fn.base_dist)
+        return transforms.IndependentTransform(inner, fn.reinterpreted_batch_ndims)
+    if isinstance(fn, torch.distributions.TransformedDistribution):
+        base = fn.base_dist
+        while isinstance(base, torch.distributions.Independent):
+            base = base.base_dist
+        # torch takes the last transform's codomain for the support, which is wrong where the base's is not the whole line
+        if base.support is not constraints.real and base.support is not constraints.real_vector:
+            return transforms.ComposeTransform([_bijection(fn.base_dist), *fn.transforms])
+    return biject_to(fn.support)
+
+
+class _IntoRanges(transforms.Transform):
+    """Entry by entry onto ``(low, high)``, each of which may be infinite for some entries."""
+
+    domain = constraints.real
+    codomain = constraints.real
+    bijective = True
+    sign = 1
+
+    def __init__(self, low: Tensor, high: Tensor) -> None:
+        super().__init__()
+        self.low, self.high = torch.broadcast_tensors(low, high)
+        self.below, above = ~torch.isinf(self.low), ~torch.isinf(self.high)
+        self.between, self.half = self.below & above, self.below ^ above
+        self.start = torch.where(self.below, self.low, 0.0)
+        self.end = torch.where(above, self.high, 0.0)
+        self.width = torch.where(self.between, self.end - self.start, 1.0)
+
+    def _one_sided(self, x: Tensor) -> Tensor:
+        """The distance's logarithm where one end is open; 0 elsewhere, whose exponential has a gradient too."""
+        return torch.where(self.half, torch.where(self.below, x, -x), 0.0)
+
+    def _call(self, x: Tensor) -> Tensor:
+        inside = self.start + self.width * torch.sigmoid(x)
+        distance = self._one_sided(x).exp()
+        half = torch.where(self.below, self.start + distance, self.end - distance)
+        return torch.where(self.between, inside, torch.where(self.half, half, x))
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        share = torch.where(self.between, (y - self.start) / self.width, 0.5)
+        distance = torch.where(self.below, y - self.start, self.end - y)
+        log_distance = torch.where(self.half, distance, 1.0).log()
+        half = torch.where(self.below, log_distance, -log_distance)
+        return torch.where(self.between, torch.logit(share), torch.where(self.half, half, y))
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """Of each entry."""
+        inside = self.width.log() - softplus(x) - softplus(-x)
+        return torch.where(self.between, inside, self._one_sided(x))

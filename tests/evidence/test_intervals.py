@@ -151,6 +151,29 @@ def test_a_range_by_nuts() -> None:
     assert_moments(factual(posterior, "z"), mean / 2, variance / 4 + 0.5, 1000)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["NUTS", "laplace"])
+def test_ranges_that_are_open_for_some_units(method: str) -> None:
+    """Each unit has a range of its own: two-sided, from below, from above, and none at all."""
+    low, high = torch.tensor([0.5, 1.0, -INF, -INF]), torch.tensor([1.5, INF, -0.5, INF])
+
+    def model() -> None:
+        with pyro.plate("units", 4):
+            z = pyro.sample("z", N(0.0, 1.0))
+            pyro.sample("y", N(z, 1.0))
+
+    chosen = cp.NUTS() if method == "NUTS" else cp.ImportanceSampling("laplace")
+    evidence = {"y": cp.Interval(low, high)}
+    posterior = cp.abduct(model, evidence, method=chosen, num_samples=4000, seed=0)()
+    z, y = factual(posterior, "z"), factual(posterior, "y")
+    for unit in range(4):
+        ends = float(low[unit]), float(high[unit])
+        mean, variance = truncated(scipy.stats.norm(0, math.sqrt(2)), *ends)
+        assert ends[0] <= y[:, unit].min() and y[:, unit].max() <= ends[1]
+        assert_moments(y[:, unit], mean, variance, 1000)
+        assert_moments(z[:, unit], mean / 2, variance / 4 + 0.5, 1000)
+
+
 def test_ranges_of_several_sites_that_depend_on_each_other() -> None:
     """x ~ N(0, 1) in [.5, 1], y ~ N(x, 1) in [-1, 0]: moments by a double integral."""
 

@@ -11,8 +11,10 @@ import pyro.distributions as dist
 import pytest
 import reference
 import torch
+from torch.distributions.transforms import AffineTransform, SigmoidTransform
 
 import causalppl as cp
+from causalppl.inference.coordinates import _bijection, _IntoRanges
 from causalppl.inference.laplace import fit_laplace
 from causalppl.structural.form import StructuralForm
 from models import confounded_treatment
@@ -380,3 +382,52 @@ def test_what_it_cannot_serve(model: Any, evidence: Any, says: str) -> None:
 def test_an_unknown_proposal() -> None:
     with pytest.raises(cp.errors.MethodError, match="'prior', 'laplace' or a Pyro guide"):
         cp.ImportanceSampling("posterior")
+
+
+def test_coordinates_of_ranges_and_of_transformed_laws() -> None:
+    """Onto the support and back, with the right Jacobian and finite gradients, however far out."""
+    low = torch.tensor([-1.0, 2.0, -torch.inf, -torch.inf], dtype=torch.float64)
+    high = torch.tensor([3.0, torch.inf, 0.5, torch.inf], dtype=torch.float64)
+    shifted = dist.TransformedDistribution(
+        dist.Exponential(torch.ones(4, dtype=torch.float64)), [AffineTransform(1.0, 2.0)]
+    )
+    logit_uniform = dist.TransformedDistribution(
+        dist.Uniform(torch.zeros(4, dtype=torch.float64), 1.0), [SigmoidTransform().inv]
+    )
+    laws = [_IntoRanges(low, high), _bijection(shifted), _bijection(logit_uniform)]
+    laws.append(_bijection(shifted.to_event(1)))
+    for transform in laws:
+        for size in (0.3, 3.0):
+            x = (size * torch.tensor([0.7, -0.4, 0.9, -1.0])).double().requires_grad_()
+            y = transform(x)
+            jacobian = torch.autograd.functional.jacobian(transform, x).diagonal().abs().log()
+            found = transform.log_abs_det_jacobian(x, y)
+            total = jacobian.sum() if found.dim() == 0 else jacobian
+            torch.testing.assert_close(found, total)
+            torch.testing.assert_close(transform.inv(y), x)
+    far = torch.tensor([800.0, 1.0, 1.0, 800.0], dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(_IntoRanges(low, high)(far).sum(), far)
+    assert bool(torch.isfinite(gradient).all())
+    assert bool((_bijection(shifted)(torch.randn(4).double()) > 1).all())
+
+
+@pytest.mark.parametrize("scale", [2.0, -2.0])
+def test_a_latent_law_whose_support_torch_does_not_know(scale: float) -> None:
+    """x = 1 + scale e with e ~ Exponential(1): torch says that its support is the real line."""
+    y = 1.0 + 0.4 * scale
+
+    def model() -> None:
+        law = dist.TransformedDistribution(dist.Exponential(1.0), [AffineTransform(1.0, scale)])
+        x = pyro.sample("x", law)
+        pyro.sample("y", dist.Normal(x, 0.5), obs=torch.tensor(y))
+
+    e = torch.linspace(0, 12, 200_001, dtype=torch.float64)
+    weights = (-e - 0.5 * ((y - 1 - scale * e) / 0.5) ** 2).exp()
+    mean = float((weights * e).sum() / weights.sum())
+    sd = float(((weights * (e - mean) ** 2).sum() / weights.sum()).sqrt())
+    method = cp.ImportanceSampling("laplace")
+    posterior = cp.abduct(model, method=method, num_samples=4000, seed=0)()
+    found = (posterior.latents["x"].double() - 1) / scale
+    assert float(found.min()) > 0
+    assert float(found.mean()) == pytest.approx(mean, abs=4.5 * sd / 4000**0.5 * 1.5)
+    assert float(found.std()) == pytest.approx(sd, rel=0.08)
