@@ -129,7 +129,6 @@ class SiteEncoder(nn.Module):
         value: simulated values, ``(rows,) + site shape``.
         support: of the site's distribution.
         embed: for an observed site: ``None``, the name of a kind, or a module from ``(batch,) + event shape`` to ``(batch, size)``.
-        kinds: number of categories of an entry, where the site has a categorical law.
         width: of embeddings.
 
     Raises:

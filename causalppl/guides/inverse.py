@@ -61,7 +61,7 @@ def faithful_inverse(
         def cost(name: str) -> tuple[int, int]:
             around = linked[name]
             missing = sum(len(around - linked[other]) - 1 for other in around)
-            # the last of the program first: then effects are sampled after... their causes, where nothing else decides
+            # where nothing else decides, the program's last site first: then causes are sampled before their effects
             return missing, -place[name]
 
         chosen = min((n for n, depth in remaining.items() if depth == deepest), key=cost)
