@@ -31,7 +31,7 @@ class Fit:
         model: the program, ready for ``cp.abduct`` and all else.
         guide: the guide that was given, trained; ``None`` without one.
         history: loss and learning rate of every step, see :class:`causalppl.training.History`. The loss is minus the log likelihood,
-            or minus its bound, in nats for each unit where the data are cut, else for all data.
+            or minus its bound, in nats for each unit of the plates that the observed sites share.
         parameters: the learned values by name, constrained, shapes as in the program.
         method: ``"maximum likelihood"`` or ``"evidence lower bound"``.
         why: the reason, and what was done with what is latent.
