@@ -19,7 +19,14 @@ from .reading import Reading, SiteShape
 if TYPE_CHECKING:
     from .amortized import Guide
 
-__all__ = ["check_program", "differences", "evidence_from", "evidence_of", "plate_sizes"]
+__all__ = [
+    "check_program",
+    "differences",
+    "evidence_from",
+    "evidence_of",
+    "plate_sizes",
+    "site_differences",
+]
 
 
 def plate_sizes(sites: Mapping[str, Site]) -> dict[str, int]:
@@ -48,6 +55,22 @@ def differences(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> list[str]
     return found
 
 
+def site_differences(theirs: Mapping[str, Any], form: StructuralForm) -> list[str]:
+    """How a program differs from the one that a guide was made with, as far as its sites tell; their parents are not looked at."""
+    mine = {}
+    for name, site in form.sites.items():
+        if site.kind == "sample":
+            shape = SiteShape.of(site)
+            mine[name] = {
+                "distribution": shape.family,
+                "shape of one value": list(shape.inner),
+                "plates": list(shape.plates),
+                "number of values": None if shape.values is None else len(shape.values),
+            }
+    was = {n: {k: v for k, v in r.items() if k != "parents"} for n, r in theirs.items()}
+    return differences(was, mine)
+
+
 def check_program(reading: Reading, form: StructuralForm) -> None:
     """Refuse another program.
 
@@ -55,17 +78,7 @@ def check_program(reading: Reading, form: StructuralForm) -> None:
         GuideMismatchError: names what differs.
     """
     shapes = {n: SiteShape.of(s) for n, s in form.sites.items() if s.kind == "sample"}
-    mine = {
-        n: {
-            "distribution": s.family,
-            "shape of one value": list(s.inner),
-            "plates": list(s.plates),
-            "number of values": None if s.values is None else len(s.values),
-        }
-        for n, s in shapes.items()
-    }
-    theirs = {n: {k: v for k, v in r.items() if k != "parents"} for n, r in reading.record.items()}
-    found = differences(theirs, mine)
+    found = site_differences(reading.record, form)
     moved = [
         f"dims of plates of {n!r} are {s.axes}, were {reading.shapes[n].axes}"
         for n, s in shapes.items()

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import GuideMismatchError, ProgramError, site_list
+from ..errors import GuideMismatchError, MethodError, ProgramError, site_list
 from ..mechanisms import exact_log_prob
 from ..structural.form import StructuralForm
 from ..structural.sites import site_kind, unmasked
+from ..structural.unobserved import without_observations
 from ..training import History
 from ..typing import Message, Program
-from .evidence import differences
+from .evidence import differences, site_differences
 
 if TYPE_CHECKING:
     from .amortized import Guide
@@ -83,7 +84,8 @@ def read_guide(
             f"load: the guide in {fspath(path)!r} has networks of the user's own, which are code and not in the file; give them again, "
             f"cp.AmortizedGuide.load(path, model, {what})"
         )
-    _check_sites(fspath(path), found, model)
+    form = StructuralForm(without_observations(model), args, kwargs, None, found["seed"])
+    _refuse(fspath(path), site_differences(found["record"], form))
     builder = AmortizedGuide(
         model,
         found["observed"],
@@ -93,7 +95,12 @@ def read_guide(
         found["width"],
         found["seed"],
     )
-    guide = builder(*args, **kwargs)
+    try:
+        guide = builder(*args, **kwargs)
+    except MethodError as error:
+        raise GuideMismatchError(
+            f"load: the guide in {fspath(path)!r} is for another program: {error}"
+        ) from error
     _check_program(fspath(path), guide, found)
     for part, state in ((guide.network, found["network"]), (guide.familiar, found["familiar"])):
         try:
@@ -140,10 +147,10 @@ def _content(path: str) -> dict[str, Any]:
     return found
 
 
-def _check_sites(path: str, found: Mapping[str, Any], model: Program) -> None:
-    if not callable(model):
-        raise ProgramError(
-            f"load: {model!r} is no Pyro program; give the one that the guide in {path!r} was made for"
+def _refuse(path: str, differ: list[str]) -> None:
+    if differ:
+        raise GuideMismatchError(
+            f"load: the guide in {path!r} is for another program: {'; '.join(differ[:8])}"
         )
 
 
@@ -153,11 +160,7 @@ def _check_program(path: str, guide: Guide, found: Mapping[str, Any]) -> None:
     Raises:
         GuideMismatchError: the message says what differs.
     """
-    differ = differences(found["record"], guide.reading.record)
-    if differ:
-        raise GuideMismatchError(
-            f"load: the guide in {path!r} is for another program: {'; '.join(differ[:8])}"
-        )
+    _refuse(path, differences(found["record"], guide.reading.record))
     form, values = guide.reading.form, found["reference"]
     if any(values[n].shape != s.value.shape for n, s in form.sites.items() if n in values):
         return  # of another number of units: its laws cannot be compared at the same values

@@ -213,7 +213,7 @@ class Amortized:
             better, note, size, shape = moved.rows, moved.note, moved.ess, moved.k_hat
         result = {}
         for name, value in draws.items():
-            if name not in better:
+            if name == ROW or name not in better:
                 continue
             if not units.dims:
                 result[name] = better[name]

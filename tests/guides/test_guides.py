@@ -315,8 +315,17 @@ def test_a_file_of_another_program_is_refused(of_line: Any, tmp_path: Path) -> N
         pyro.sample("u", N(z, 1.0))
         pyro.sample("y", N(0.0, 0.5))
 
-    with pytest.raises((errors.GuideMismatchError, errors.MethodError)):
+    with pytest.raises(errors.GuideMismatchError) as caught:
         cp.AmortizedGuide.load(path, other)
+    assert "site 'u' is new" in str(caught.value)
+    assert "distribution of 'z' is 'Laplace', was 'Normal'" in str(caught.value)
+
+    def turned() -> None:
+        y = pyro.sample("y", N(0.0, 1.25**0.5))
+        pyro.sample("z", N(0.8 * y, 0.2**0.5))
+
+    with pytest.raises(errors.GuideMismatchError, match="no latent site influences"):
+        cp.AmortizedGuide.load(path, turned)
     path.write_bytes(b"nothing")
     with pytest.raises(errors.ProgramError, match="holds no guide"):
         cp.AmortizedGuide.load(path, line)

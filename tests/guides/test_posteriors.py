@@ -116,14 +116,25 @@ def of_mixture() -> Any:
 CASES = [(y, hint) for y in (None, -2.0, 0.5, 3.0) for hint in (None, 0, 1)]
 
 
-def test_a_discrete_and_a_continuous_site_against_enumeration(of_mixture: Any) -> None:
+def check_mixture(guide: Any, share_off: float, mean_off: float) -> None:
     for y, hint in CASES:
         known = {"y": y, "hint": None if hint is None else float(hint)}
-        draws = of_mixture.sample({n: v for n, v in known.items() if v is not None}, 4000, seed=0)
+        draws = guide.sample({n: v for n, v in known.items() if v is not None}, 4000, seed=0)
         share = torch.bincount(draws["k"].long(), minlength=3) / 4000
         weights, mean = mixture_posterior(y, hint)
-        assert bool(((share - weights).abs() < 0.06).all()), (y, hint, share, weights)
-        assert abs(float(draws["z"].mean()) - mean) < 0.15, (y, hint)
+        assert bool(((share - weights).abs() < share_off).all()), (y, hint, share, weights)
+        assert abs(float(draws["z"].mean()) - mean) < mean_off, (y, hint)
+
+
+def test_a_discrete_and_a_continuous_site_against_enumeration(of_mixture: Any) -> None:
+    check_mixture(of_mixture, 0.12, 0.2)
+
+
+@pytest.mark.slow
+def test_a_longer_training_comes_closer() -> None:
+    guide = cp.AmortizedGuide(mixture, observed=["y", "hint"], seed=0)()
+    guide.fit(steps=2000, learning_rate=3e-3)
+    check_mixture(guide, 0.05, 0.1)
 
 
 def test_weights_make_it_exact(of_mixture: Any) -> None:
