@@ -401,6 +401,24 @@ def test_a_mixture_in_batches_and_with_missing_outcomes() -> None:
     assert found.method == "maximum likelihood"
 
 
+def test_finite_latents_of_another_plate_at_the_same_dim() -> None:
+    """Two diseases and three symptoms: every symptom depends on both. The likelihood by listing all cases."""
+    seen = torch.tensor([1.0, 0.0, 1.0])
+
+    def model() -> None:
+        rate = pyro.param("rate", torch.tensor(0.5), constraint=constraints.unit_interval)
+        with pyro.plate("diseases", 2):
+            ill = pyro.sample("ill", dist.Bernoulli(rate))
+        with pyro.plate("symptoms", 3):
+            pyro.sample("seen", dist.Bernoulli(0.1 + 0.4 * ill.sum()))
+
+    found = cp.fit(model, {"seen": seen}, **WAVES)()
+    rate = np.linspace(0.001, 0.999, 999)
+    cases = [((1 - rate) ** 2, 0.1), (2 * rate * (1 - rate), 0.5), (rate**2, 0.9)]
+    likelihood = sum(weight * p**2 * (1 - p) for weight, p in cases)
+    assert float(found.parameters["rate"]) == pytest.approx(rate[likelihood.argmax()], abs=5e-3)
+
+
 def test_missing_outcomes_of_latents_are_left_out() -> None:
     """Probabilistic PCA of the units that are there; those that are not have no approximations but of their latents."""
     y = FACTORS.clone()
