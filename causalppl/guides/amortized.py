@@ -250,6 +250,8 @@ class Guide:
             Jörg Bornschein, Yoshua Bengio (2015), Reweighted Wake-Sleep. https://arxiv.org/abs/1406.2751
         """
         own = self.seed if seed is None else fresh_seed(seed)
+        if seed is None and self.history is not None and checkpoint is None:
+            own = keyed_seed(own, "again", self.history.steps)  # other simulations than before
         task = objective_for(self, objective, data, batch_size, particles, own)
         self.history = train(
             task.loss,

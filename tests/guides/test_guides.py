@@ -79,6 +79,24 @@ def test_a_network_of_ones_own_embeds() -> None:
         cp.AmortizedGuide(linear, observed=["y0"], embed={"y0": Wrong()})()
 
 
+def test_images_and_sequences_in_a_plate() -> None:
+    def model() -> None:
+        with pyro.plate("units", 3):
+            z = pyro.sample("z", N(0.0, 1.0))
+            pyro.sample("picture", N(z[:, None, None].expand(3, 8, 8), 1.0).to_event(2))
+            pyro.sample("record", N(z[:, None, None].expand(3, 10, 2), 1.0).to_event(2))
+
+    guide = cp.AmortizedGuide(model, observed=["picture", "record"], width=16, seed=0)()
+    names = {type(e.embed).__name__ for e in guide.network.encoders.values() if e.shape.name != "z"}
+    assert names == {"ImageEmbedding", "SequenceEmbedding"}
+    guide.fit(steps=40, batch_size=8, learning_rate=1e-2)
+    draws = guide.sample(
+        {"picture": torch.ones(3, 8, 8), "record": torch.ones(3, 10, 2)}, 200, seed=0
+    )
+    assert draws["z"].shape == (200, 3)
+    assert abs(float(draws["z"].mean()) - 84 / 85) < 0.5
+
+
 def test_a_subsampled_plate_is_refused() -> None:
     def model() -> None:
         with pyro.plate("units", 10, subsample_size=4):

@@ -214,6 +214,34 @@ def of_schools() -> Any:
     return guide
 
 
+def pupils(schools: int, each: int) -> None:
+    """Units in units: a mean, the schools' values, and the pupils' marks."""
+    mean = pyro.sample("mean", dist.Normal(0.0, 2.0))
+    with pyro.plate("schools", schools, dim=-1):
+        z = pyro.sample("z", dist.Normal(mean, 1.0))
+        with pyro.plate("pupils", each, dim=-2):
+            pyro.sample("y", dist.Normal(z, 1.0))
+
+
+def test_plates_in_plates_are_pooled_from_the_inside_out() -> None:
+    """The marks of a school count by their mean, whose variance is 1 / 4."""
+    guide = cp.AmortizedGuide(pupils, observed=["y"], flow="gaussian", width=32, seed=0)(6, 4)
+    guide.fit(steps=200, learning_rate=5e-3, batch_size=32)
+    generator = torch.Generator().manual_seed(2)
+    z = 1.0 + torch.randn(5, generator=generator)
+    y = z + torch.randn(4, 5, generator=generator)
+    posterior = cp.abduct(pupils, {"y": y}, method=guide, num_samples=4000, seed=0)(5, 4)
+    found, marks = posterior.predict().diagnostics, y.mean(0)
+    assert "weights of mean, with 8 draws of each unit of schools summed over" in found.why
+    precision = 1 / 4 + 5 / 1.25
+    centre = float(marks.sum() / 1.25 / precision)
+    few = min(found.ess, 2000)
+    assert abs(float(posterior.latents["mean"].mean()) - centre) < 5 * (1 / precision / few) ** 0.5
+    means = (marks + 0.25 * centre) / 1.25
+    off = (posterior.latents["z"].mean(0) - means).abs().max()
+    assert float(off) < 5 * (0.3 / few) ** 0.5
+
+
 def coupled() -> None:
     """What is seen of the units is their sum, so that they depend on each other."""
     with pyro.plate("units", 2):
