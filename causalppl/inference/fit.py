@@ -15,7 +15,7 @@ from ..errors import InferenceWarning, MethodError, warn_caller
 from ..progress import Progress
 from ..structural.noise import fresh_seed, isolated_rng, keyed_seed
 from ..structural.state import reachable
-from ..training import History, train
+from ..training import History, saved_seed, train
 from ..typing import Program
 from .batches import batches_from
 from .fit_objective import Objective
@@ -130,7 +130,7 @@ def fit(
         raise MethodError(f"fit: held_out={held_out!r}; give a share of the units, such as 0.1")
 
     def run(*args: Any, **kwargs: Any) -> Fit:
-        own_seed = fresh_seed(seed)
+        own_seed = fresh_seed(saved_seed(checkpoint) if seed is None else seed)
         arguments = [*args, *kwargs.values()]
         batches = batches_from(data, batch_size, arguments, held_out, own_seed)
         with torch.inference_mode(False), isolated_rng(keyed_seed(own_seed, "fit")):

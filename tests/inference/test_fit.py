@@ -531,6 +531,13 @@ def test_a_seed_reproduces() -> None:
     assert losses[0] == losses[1] != losses[2]
 
 
+def test_without_a_seed_a_training_is_taken_up_with_that_of_its_file(tmp_path: Path) -> None:
+    settings = {"schedule": "constant", "batch_size": 20, "checkpoint": tmp_path / "file"}
+    first = cp.fit(regression, {"y": Y}, steps=10, **settings)(X)
+    whole = cp.fit(regression, {"y": Y}, steps=20, **settings)(X)
+    assert whole.history.loss[:10] == first.history.loss and whole.history.steps == 20
+
+
 def wrong_guide() -> None:
     pyro.sample("w", N(pyro.param("at", torch.zeros(())), 1.0))
 
