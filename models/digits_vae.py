@@ -14,7 +14,8 @@ of a variational autoencoder, a Pyro guide written by hand. Digit and style are 
 the writer as it was; and the noise of each block, which belongs to this very sheet of paper, stays too. That is the
 counterfactual image. Nothing in the data tells how a block's noise would act on another digit: that it is monotone is an assumption.
 
-There is no exact answer. What can be measured is whether a classifier that has seen only real images reads the digit that was set.
+There is no exact answer. What can be measured is whether a classifier that has seen only real images reads the digit that was set:
+after 1,500 steps on 1,500 images, a support vector machine that reads 98.3% of the other images reads 96.6% of their counterfactuals.
 
 Data: the ``scikit-learn`` package, ``load_digits``: the test set of E. Alpaydin, C. Kaynak (1998), Optical Recognition of Handwritten
 Digits, UCI Machine Learning Repository, https://doi.org/10.24432/C50P49.

@@ -15,7 +15,7 @@ from ..errors import InferenceWarning, MethodError, warn_caller
 from ..progress import Progress
 from ..structural.noise import fresh_seed, isolated_rng, keyed_seed
 from ..structural.state import reachable
-from ..training import History, train
+from ..training import History, saved_seed, train
 from ..typing import Program
 from .batches import batches_from
 from .fit_objective import Objective
@@ -31,7 +31,7 @@ class Fit:
         model: the program, ready for ``cp.abduct`` and all else.
         guide: the guide that was given, trained; ``None`` without one.
         history: loss and learning rate of every step, see :class:`causalppl.training.History`. The loss is minus the log likelihood,
-            or minus its bound, in nats for each unit where the data are cut, else for all data.
+            or minus its bound, in nats for each unit of the plates that the observed sites share.
         parameters: the learned values by name, constrained, shapes as in the program.
         method: ``"maximum likelihood"`` or ``"evidence lower bound"``.
         why: the reason, and what was done with what is latent.
@@ -130,7 +130,7 @@ def fit(
         raise MethodError(f"fit: held_out={held_out!r}; give a share of the units, such as 0.1")
 
     def run(*args: Any, **kwargs: Any) -> Fit:
-        own_seed = fresh_seed(seed)
+        own_seed = fresh_seed(saved_seed(checkpoint) if seed is None else seed)
         arguments = [*args, *kwargs.values()]
         batches = batches_from(data, batch_size, arguments, held_out, own_seed)
         with torch.inference_mode(False), isolated_rng(keyed_seed(own_seed, "fit")):

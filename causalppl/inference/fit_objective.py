@@ -185,14 +185,12 @@ class Objective:
             fitting = [n for n, size in seen.plates.items() if size in (batch.size, self.batches.total)]  # fmt: skip
             wanted = fitting if self.plate is None else [n for n in fitting if n == self.plate]
             if len(wanted) != 1:
+                which = "no plate" if not wanted else "more than one plate"
+                named = "" if self.plate is None else f" named {self.plate!r}"
+                advice = "name that of the units, plate=" if wanted else "put the units into a plate"  # fmt: skip
                 raise MethodError(
-                    f"fit: {'no' if not wanted else 'more than one'} plate {'' if self.plate is None else repr(self.plate) + ' '}has the "
-                    f"{self.batches.total} units of the data or the {batch.size} of a batch (plates and sizes: {seen.plates}); "
-                    + (
-                        "name the plate of the units, plate="
-                        if wanted
-                        else "put the units into a plate"
-                    )
+                    f"fit: {which}{named} has the {self.batches.total} units of the data or the {batch.size} of a batch (plates and sizes: "
+                    f"{seen.plates}); {advice}"
                 )
             self.plate = wanted[0]
         return seen
@@ -218,11 +216,8 @@ class Objective:
 
     def _observed(self, batch: Batch) -> tuple[Program, tuple[Any, ...], dict[str, Any]]:
         args, kwargs, values = self._arguments(batch)
-        return (
-            self._placed(Observing(values, self.leaves, self.dtypes)(self.model), batch),
-            args,
-            kwargs,
-        )
+        observing = Observing(values, self.leaves, self.dtypes)
+        return self._placed(observing(self.model), batch), args, kwargs
 
     def _likelihood(self, batch: Batch) -> Tensor:
         program, args, kwargs = self._observed(batch)
@@ -243,6 +238,11 @@ class Objective:
 
     def _bounded(self, form: StructuralForm) -> None:
         bound = LatentBound(self._live(form), self.plate, self.batches.total)
+        if bound.tensors and bound.by_unit and self.batches.units != self.batches.total:
+            raise MethodError(
+                "fit: units that are held out would have approximations of their latents that no step trains; leave out held_out, or give "
+                "a guide that sees the data"
+            )
         self.method, self.why, self.tensors = "evidence lower bound", bound.why, bound.tensors
         if bound.finite:
             self.method = "maximum likelihood"
@@ -287,7 +287,7 @@ class Objective:
                 f"latent site in the program {site_list(sorted(extra))}. A guide samples every latent site that is not finite; mark its "
                 "own ones with infer={'is_auxiliary': True}"
             )
-        frames = [f.dim for m in (*form.sites.values(),) for f in m.frames if f.vectorized]
+        frames = [f.dim for s in form.sites.values() for f in s.frames if f.vectorized]
         nesting = -min(frames, default=0)
         elbo: Any = Trace_ELBO(particles)
         if summed:
@@ -315,9 +315,8 @@ class Objective:
         values = self._arguments(batch)[2]
         try:
             for auto, (own,) in zip(autos, kept, strict=True):
-                auto._model = (
-                    self._placed(Observing(values, self.leaves, self.dtypes)(own), batch),
-                )
+                observing = Observing(values, self.leaves, self.dtypes)
+                auto._model = (self._placed(observing(own), batch),)
             yield
         finally:
             for auto, own in zip(autos, kept, strict=True):

@@ -174,9 +174,15 @@ class LatentBound:
         return FiniteLatents.of(form, lambda v, u: _densities(form, v, u), _METHOD)
 
 
-def _densities(form: StructuralForm, values: Mapping[str, Tensor], units: Units) -> dict[str, Tensor]:  # fmt: skip
+def _densities(
+    form: StructuralForm, values: Mapping[str, Tensor], units: Units
+) -> dict[str, Tensor]:
     total: dict[str, Tensor] = {}
     for part in form.log_probs(values, units.dims).values():
         for name, log_prob in part.items():
+            site = form.sites.get(name)
+            # another plate may stand at the same dim
+            if site is not None and not {f.name for f in site.frames} >= set(units.names):
+                log_prob = log_prob.sum()
             total[name] = total[name] + log_prob if name in total else log_prob
     return total

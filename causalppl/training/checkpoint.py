@@ -14,7 +14,7 @@ import torch
 
 from ..errors import ProgramError
 
-__all__ = ["read_checkpoint", "write_checkpoint"]
+__all__ = ["read_checkpoint", "saved_seed", "write_checkpoint"]
 
 _LAYOUT = "causalppl training 1"
 
@@ -65,3 +65,13 @@ def read_checkpoint(
             f"checkpoint: {fspath(path)!r} is of a training with other settings ({shown}); give these, or another path"
         )
     return found
+
+
+def saved_seed(path: str | PathLike[str] | None) -> int | None:
+    """The seed of the training in a file, for those who draw from it themselves; ``None`` where there is no file yet.
+
+    Raises:
+        ProgramError: the file holds something else.
+    """
+    found = read_checkpoint(path, {})
+    return None if found is None else int(found["settings"]["seed"])
