@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from .posterior_draws import (
     PosteriorDraws,
     Units,
     common_units,
+    method_from,
     refuse_partial_events,
     refuse_subsampling,
     stacked,
@@ -170,6 +171,11 @@ class ImportanceSampling:
     @torch.no_grad()
     def sample(self, form: StructuralForm, num_samples: int, progress: Progress) -> PosteriorDraws:
         """See :class:`~causalppl.inference.Method`."""
+        other = method_from(self.proposal)
+        if other is not self.proposal:
+            return replace(other, num_proposals=self.num_proposals).sample(  # type: ignore[no-any-return]
+                form, num_samples, progress
+            )
         if not form.evident:
             return self._prior(form, num_samples)
         refuse_subsampling(form, "ImportanceSampling")
