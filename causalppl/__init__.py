@@ -37,12 +37,14 @@ __all__ = [
     "PosteriorSamples",
     "Worlds",
     "abduct",
+    "attribution",
     "bounds",
     "causal_graph",
     "compile",
     "counterfactual",
     "diagnostics",
     "do",
+    "effects",
     "errors",
     "fit",
     "from_world",
@@ -63,7 +65,7 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     # What draws or judges loads more than an answer needs, so it is imported where they are asked for.
-    if name in ("diagnostics", "plots"):
+    if name in ("attribution", "diagnostics", "effects", "plots"):
         import importlib
 
         return importlib.import_module(f".{name}", __name__)

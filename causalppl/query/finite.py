@@ -199,17 +199,47 @@ class FiniteModel:
                 for n in self.nodes
             }
             return
+        self._join_branches(found)
         for name in self.nodes:
-            table = {
-                tuple(run.values[p] for p in self.parents[name]): run.laws.get(
-                    name, run.values[name]
-                )
-                for run in found
-            }
-            keep = [i for i in range(len(self.parents[name])) if _matters(table, i)]
-            self.parents[name] = tuple(self.parents[name][i] for i in keep)
-            for key, entry in table.items():
-                self._tables[name, tuple(key[i] for i in keep)] = entry
+            parents = self.parents[name]
+            table: dict[tuple[float, ...], Conditional | float] = {}
+            for run in found:
+                entry = run.laws.get(name, run.values[name])
+                if table.setdefault(tuple(run.values[p] for p in parents), entry) != entry:
+                    raise NotFinite(f"site {name!r} depends on more than {list(parents)}")
+            # A site makes no difference only if it was seen to make none, whatever the others are: where one follows from
+            # another, not all combinations were.
+            while len(table) == math.prod(
+                len({key[i] for key in table}) for i in range(len(parents))
+            ):
+                idle = next((i for i in range(len(parents)) if not _matters(table, i)), None)
+                if idle is None:
+                    break
+                parents = parents[:idle] + parents[idle + 1 :]
+                table = {key[:idle] + key[idle + 1 :]: entry for key, entry in table.items()}
+            self.parents[name] = parents
+            self._tables |= {(name, key): entry for key, entry in table.items()}
+
+    def _join_branches(self, found: list[Run]) -> None:
+        """Parents of all branches that Python can take, by one tracked run for each combination of the values that it sees."""
+        hidden, done = set(self.form.dependencies.hidden), set[tuple[float | None, ...]]()
+        todo = list(found)
+        while todo:
+            run = todo.pop()
+            seen = tuple(run.values.get(name) for name in sorted(hidden))
+            if seen in done:
+                continue
+            done.add(seen)
+            values = {n: torch.tensor(run.values[n], dtype=self._dtypes[n]) for n in run.laws}
+            there = self.form.dependencies_at(values)
+            for name in self.nodes:
+                more = there.parents.get(name, frozenset()) | set(self.parents[name])
+                self.parents[name] = tuple(p for p in self.nodes if p in more)
+            if (
+                not there.hidden <= hidden
+            ):  # it sees more than was known: what was the same may differ in that
+                hidden |= there.hidden
+                done, todo = set(), list(found)
 
     # --- Tables -------------------------------------------------------------------------------------------------------
 

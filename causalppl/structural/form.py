@@ -261,8 +261,13 @@ class StructuralForm:
     @cached_property
     def dependencies(self) -> Dependencies:
         """Which site's values enter which distribution, in the reference run."""
+        return self.dependencies_at({})
+
+    def dependencies_at(self, other: Mapping[str, Tensor]) -> Dependencies:
+        """The same where some sample sites have other values: Python may take another branch there."""
         values = {n: s.value for n, s in self.sites.items() if s.kind == "sample"}
         values |= {half: values[whole] for half, whole in self.halves.items()}
+        values |= other
         with isolated_rng(keyed_seed(self.seed, "dependencies")), self.modules.restored():
             return track(self.model, self.args, self.kwargs, values=values)
 

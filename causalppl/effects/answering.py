@@ -1,0 +1,204 @@
+"""Effects as queries: by sums over tables where the program is finite, otherwise from one posterior for all of them.
+
+The query engines take a contrast of two rung-2 terms apart, and then draw each world by itself. Here both worlds are of the same
+draws, which is what makes the contrast's error small, and what its standard error has to know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ..counterfactual import Posterior
+from ..errors import (
+    CouplingWarning,
+    IncompatibleMechanismError,
+    NoMechanismError,
+    warn_caller,
+)
+from ..inference import Method, PosteriorDraws, choose_and_sample
+from ..interventions import program_arguments
+from ..progress import Progress
+from ..query.answer import Request, answer
+from ..query.doubts import Seen, doubtful_couplings
+from ..query.estimate import Estimate
+from ..query.finite import FiniteModel, NotFinite
+from ..query.parser import to_text
+from ..query.relevance import relevance
+from ..query.resolution import Resolved, outcomes, resolve
+from ..query.sampled import sampled_answer
+from ..query.scope import read_scope
+from ..query.terms import Arithmetic, Expectation, Expression, Term, parts
+from ..structural.form import StructuralForm
+from .problem import Problem, ancestors
+
+__all__ = ["SharedPosterior", "ask", "ask_all", "sampled_couplings"]
+
+
+def ask(problem: Problem, tree: Expression) -> Estimate:
+    """The answer to one query about the problem's program."""
+    return ask_all(problem, [tree])[0]
+
+
+def ask_all(
+    problem: Problem, trees: Sequence[Expression], shared: SharedPosterior | None = None
+) -> list[Estimate]:
+    """The answers to several queries, from one posterior where sampling is needed.
+
+    Args:
+        shared: what earlier calls have sampled.
+
+    Raises:
+        QueryError, EvidenceError, InferenceError: as :func:`causalppl.query` does.
+
+    Warns:
+        CouplingWarning: an answer depends on a default coupling.
+    """
+    options, form = problem.options, problem.form
+    requests = [
+        Request(
+            to_text(tree),
+            tree,
+            options.method,
+            options.num_samples,
+            options.units,
+            options.parameters,
+            options.over,
+        )
+        for tree in trees
+    ]
+    why = _not_finite(problem, trees)
+    if not why:
+        return [answer(request, form) for request in requests]
+    shared = shared or SharedPosterior(options.method, form)
+    return [_sampled(problem, request, shared, why) for request in requests]
+
+
+def sampled_couplings(
+    problem: Problem, posterior: Posterior, worlds: Mapping[str, Mapping[str, float]]
+) -> dict[str, str]:
+    """Mechanisms of the sites between treatment and outcome; a default one that worlds depend on is warned of."""
+    arrows, sites = problem.arrows, problem.form.sites
+    upstream = {problem.outcome} | ancestors(problem.outcome, arrows)
+    between = tuple(
+        n
+        for n, s in sites.items()
+        if s.kind == "sample"
+        and n in upstream
+        and problem.treatment in ancestors(n, arrows)
+        and s.mechanism
+    )
+    _warn(problem.verb, doubtful_couplings(Seen(posterior, worlds), between, arrows))
+    return {n: getattr(sites[n].mechanism, "name", "?") for n in between}
+
+
+class SharedPosterior:
+    """An inference method that remembers the posterior of the program itself, for queries that follow each other."""
+
+    def __init__(self, method: Method | None, form: StructuralForm) -> None:
+        self._method, self._model = method, form.model
+        self._found: dict[object, PosteriorDraws] = {}
+
+    def sample(self, form: StructuralForm, num_samples: int, progress: Progress) -> PosteriorDraws:
+        """Draws of the given method, or of the one that is chosen, from memory where the evidence is the same."""
+        if form.model is not self._model:
+            return self._draw(form, num_samples, progress)
+        evidence = tuple((n, v.numpy().tobytes()) for n, v in form.conditioned.items())
+        ranges = tuple(
+            (n, *(end.numpy().tobytes() for end in s.interval))
+            for n, s in form.sites.items()
+            if s.interval is not None
+        )
+        key = (evidence, ranges, num_samples)
+        if key not in self._found:
+            self._found[key] = self._draw(form, num_samples, progress)
+        return self._found[key]
+
+    def _draw(self, form: StructuralForm, num_samples: int, progress: Progress) -> PosteriorDraws:
+        if self._method is None:
+            return choose_and_sample(form, num_samples, progress)
+        return self._method.sample(form, num_samples, progress)
+
+
+def _not_finite(problem: Problem, trees: Sequence[Expression]) -> str:
+    """Why sums over tables cannot answer; empty where they may."""
+    if problem.options.method is not None:
+        return f"method={type(problem.options.method).__name__} was given"
+    form = problem.form
+    try:
+        if form.dependencies.hidden:
+            FiniteModel(form)
+        else:
+            FiniteModel(form, relevance(outcomes(*_terms(trees)), problem.arrows))
+    except NotFinite as reason:
+        return str(reason)
+    return ""
+
+
+def _terms(trees: Sequence[Expression]) -> list[Expression]:
+    """What stands inside the terms."""
+    found: list[Expression] = []
+    for tree in trees:
+        found += [part for part in parts(tree) if isinstance(part, Expectation)]
+    return found
+
+
+def _sampled(problem: Problem, request: Request, shared: SharedPosterior, why: str) -> Estimate:
+    form, options = problem.form, problem.options
+    query, terms = resolve(request.tree, problem.arrows, program_arguments(form.model))
+    asked = [outcome.site for outcome in outcomes(request.tree)]
+    scope = read_scope(form, problem.arrows, asked, options.over, options.units, options.parameters)
+
+    def draw(query: Expression, terms: Mapping[Term, Resolved]) -> Estimate:
+        found, doubtful = sampled_answer(
+            query,
+            terms,
+            form,
+            problem.arrows,
+            scope,
+            request.text,
+            shared,
+            options.num_samples,
+            why,
+        )
+        _warn(problem.verb, doubtful)
+        return found
+
+    paired = _paired(query, terms)
+    if paired is None:
+        return draw(query, terms)
+    try:
+        return draw(*paired)
+    except (NoMechanismError, IncompatibleMechanismError):
+        # worlds that share no noise can still be drawn one by one
+        return draw(query, terms)
+
+
+def _paired(
+    query: Expression, terms: Mapping[Term, Resolved]
+) -> tuple[Expression, dict[Term, Resolved]] | None:
+    """A difference of two expectations as the expectation of a difference, its worlds side by side."""
+    if not (isinstance(query, Arithmetic) and query.operator == "-"):
+        return None
+    left, right = query.left, query.right
+    if not (isinstance(left, Expectation) and isinstance(right, Expectation)):
+        return None
+    one, other = terms[left], terms[right]
+    if one.term.given != other.term.given:
+        return None
+    assert isinstance(one.term, Expectation) and isinstance(other.term, Expectation)
+    expression = Arithmetic("-", one.term.expression, other.term.expression)
+    term = Expectation(expression, one.term.given)
+    rung = max(one.rung, other.rung)
+    return term, {term: Resolved(term, f"{one.text} - {other.text}", rung, None)}
+
+
+def _warn(verb: str, doubtful: Mapping[str, tuple[str, Sequence[str]]]) -> None:
+    named = {site: found for site, found in doubtful.items() if found[1]}
+    if named:
+        each = [f"{n!r} ({used}; also {', '.join(more)})" for n, (used, more) in named.items()]
+        site, (used, _) = next(iter(named.items()))
+        warn_caller(
+            f"{verb}: the answer depends on how worlds are coupled at site {' and '.join(each)}, which no data can tell. "
+            f"Choose a coupling with cp.set_mechanism(model, {{{site!r}: {used!r}}}) and compare",
+            CouplingWarning,
+        )
