@@ -97,12 +97,12 @@ def log_densities(
     data = {n: v for n, v in evidence.values.items() if bool(evidence.known[n].all())}
     fixed = {n: v.repeat_interleave(samples, 0) for n, v in data.items()} | dict(values)
     latents, cancelled = complete(form, fixed, rows * samples, *key)
-    dims = () if unit is None else (unit[1],)
+    plates = () if unit is None else (unit,)
     sizes = () if unit is None else (evidence.sizes[unit[0]],)
 
     def joint(row: dict[str, Tensor]) -> Tensor:
         total = torch.zeros(sizes)
-        for part in form.log_probs(row, dims).values():
+        for part in form.log_probs(row, plates).values():
             for name, log_prob in part.items():
                 if name not in cancelled:
                     total = total + log_prob

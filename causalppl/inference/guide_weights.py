@@ -64,7 +64,7 @@ class Joint:
         """That of one row."""
         units = self.units
         total: Any = torch.zeros(units.sizes)
-        for part, terms in self.form.log_probs(row, units.dims).items():
+        for part, terms in self.form.log_probs(row, units.plates).items():
             for name, log_prob in terms.items():
                 if part == "prior" and name in self.cancelled:
                     continue
@@ -229,7 +229,7 @@ def nested_weights(
         return None
 
     def split(row: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        parts = form.log_probs(row, units.dims)
+        parts = form.log_probs(row, units.plates)
         parts["prior"] = {n: v for n, v in parts["prior"].items() if n not in cancelled}
         unit, rest = unit_log_probs(parts, units)
         return torch.zeros(units.sizes) + unit, torch.zeros(()) + rest

@@ -253,7 +253,7 @@ def weighed_prior(form: StructuralForm, count: int, joint: bool = False) -> Weig
 
     def weigh(row: dict[str, Tensor]) -> Tensor:
         total: Any = torch.zeros(units.sizes)
-        for log_prob in form.log_probs(row, units.dims, simulated=True)["evidence"].values():
+        for log_prob in form.log_probs(row, units.plates, simulated=True)["evidence"].values():
             # what stands outside the units' plates does not depend on them, so it cancels
             if log_prob.dim() == len(units.sizes):
                 total = total + log_prob
@@ -314,7 +314,7 @@ def weighed_guide(proposal: GuideProposal, count: int, joint: bool = False) -> W
     def density(row: dict[str, Tensor]) -> Tensor:
         latents = {n: v for n, v in row.items() if n in form.latent or n == ROW}
         total: Any = torch.zeros(units.sizes)
-        for part in form.log_probs(latents, units.dims).values():
+        for part in form.log_probs(latents, units.plates).values():
             for log_prob in part.values():
                 if log_prob.dim() == len(units.sizes):
                     total = total + log_prob

@@ -178,7 +178,7 @@ def _densities(
     form: StructuralForm, values: Mapping[str, Tensor], units: Units
 ) -> dict[str, Tensor]:
     total: dict[str, Tensor] = {}
-    for part in form.log_probs(values, units.dims).values():
+    for part in form.log_probs(values, units.plates).values():
         for name, log_prob in part.items():
             site = form.sites.get(name)
             # another plate may stand at the same dim

@@ -69,6 +69,11 @@ class Units:
     dims: tuple[int, ...]
     sizes: tuple[int, ...]
 
+    @property
+    def plates(self) -> tuple[tuple[str, int], ...]:
+        """Names with dims: another plate may have the same dim."""
+        return tuple(zip(self.names, self.dims, strict=True))
+
     def spread(self, values: Tensor, site: Site) -> Tensor:
         """``(rows, *sizes)`` to a shape that broadcasts against ``(rows, *site shape)``."""
         event = site.fn.event_dim
@@ -83,8 +88,8 @@ NO_UNITS = Units((), (), ())
 
 def per_unit(log_prob: Tensor, msg: Message, units: Units) -> Tensor:
     """Summed over all batch dims but those of the units; to a scalar where the site stands outside their plates."""
-    dims = {f.dim for f in msg["cond_indep_stack"] if f.vectorized}
-    keep = dims.issuperset(units.dims) and bool(units.dims)
+    names = {f.name for f in msg["cond_indep_stack"] if f.vectorized}
+    keep = names.issuperset(units.names) and bool(units.names)
     rest = [d for d in range(-log_prob.dim(), 0) if not keep or d not in units.dims]
     return log_prob.sum(rest) if rest else log_prob
 
@@ -173,7 +178,7 @@ def units_independent(
     """
 
     def evaluate(latents: dict[str, Tensor]) -> tuple[Tensor | float, Tensor | float]:
-        return unit_log_probs(form.log_probs(latents, units.dims), units)
+        return unit_log_probs(form.log_probs(latents, units.plates), units)
 
     def mix(pick: Tensor, name: str) -> Tensor:
         return units.spread(pick, form.sites[name])

@@ -393,7 +393,10 @@ class StructuralForm:
     # --- Densities ------------------------------------------------------------------------------------------------
 
     def log_probs(
-        self, latents: Mapping[str, Tensor], units: tuple[int, ...] = (), simulated: bool = False
+        self,
+        latents: Mapping[str, Tensor],
+        units: tuple[tuple[str, int], ...] = (),
+        simulated: bool = False,
     ) -> dict[str, dict[str, Tensor]]:
         """See :func:`~causalppl.structural.densities.log_probs`."""
         return log_probs(self, latents, units, simulated)
