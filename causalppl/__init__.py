@@ -21,6 +21,8 @@ __version__ = "0.1.0"
 __all__ = [
     "NUTS",
     "SVI",
+    "Amortized",
+    "AmortizedGuide",
     "Bounds",
     "CausalPPLError",
     "Counterfactual",
@@ -44,6 +46,7 @@ __all__ = [
     "do",
     "effects",
     "errors",
+    "fit",
     "from_world",
     "mechanism_for",
     "mechanism_sensitivity",
@@ -70,6 +73,18 @@ def __getattr__(name: str) -> object:
         from .inference.svi import SVI
 
         return SVI
+    if name == "Amortized":
+        from .inference.amortized import Amortized
+
+        return Amortized
+    if name == "AmortizedGuide":
+        from .guides import AmortizedGuide
+
+        return AmortizedGuide
+    if name == "fit":
+        from .inference.fit import fit
+
+        return fit
     if name == "causal_graph":
         from .graph import causal_graph
 

@@ -17,6 +17,7 @@ from .inference import (
     WorldEvidence,
     choose_and_sample,
     local_draws,
+    method_from,
     read_posterior,
     write_posterior,
 )
@@ -301,7 +302,8 @@ def abduct(
             are sites; NaN where an entry is missing, :class:`causalppl.Interval` where a range is known. ``obs=`` sites are
             evidence already; their entries that are NaN or masked out are missing. Missingness is taken as ignorable.
             ``"world/site"`` is evidence in a world that ``worlds`` declares.
-        method: an inference method; ``None`` chooses one, and the result's diagnostics say which and why.
+        method: an inference method, or a guide of :class:`causalppl.AmortizedGuide`; ``None`` chooses one, and the result's diagnostics
+            say which and why.
         num_samples: draws of the posterior; one where nothing is random.
         worlds: worlds in which something is known, by name, with their interventions.
         seed: an integer; ``None`` takes one from torch's generator. With a seed, that generator is left untouched.
@@ -333,6 +335,7 @@ def abduct(
         raise MethodError(
             f"method={method!r} is no inference method; give cp.Exact(), cp.NUTS(), ... or None"
         )
+    method = method_from(method)
     elsewhere = WorldEvidence.split(evidence, named_worlds(None, worlds))
 
     def run(*args: Any, **kwargs: Any) -> Posterior:

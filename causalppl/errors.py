@@ -30,10 +30,12 @@ __all__ = [
     "MethodError",
     "NoMechanismError",
     "NondeterministicProgramError",
+    "OutOfDistributionWarning",
     "ProgramError",
     "QueryError",
     "ShapeError",
     "SupportError",
+    "TrainingError",
     "UnknownSiteError",
     "UnknownWorldError",
     "WorldNameError",
@@ -110,6 +112,12 @@ class InferenceError(CausalPPLError, RuntimeError):
     """Inference failed: the result would not be a posterior."""
 
 
+class TrainingError(InferenceError):
+    """A loss that is not finite. Its ``history`` is that of the steps before, a :class:`causalppl.training.History`."""
+
+    history: object = None
+
+
 class GuideMismatchError(CausalPPLError, ValueError):
     """A guide was made for another program."""
 
@@ -128,6 +136,10 @@ class CausalPPLWarning(UserWarning):
 
 class InferenceWarning(CausalPPLWarning):
     """A posterior whose own diagnostics say that it should not be trusted as it is."""
+
+
+class OutOfDistributionWarning(InferenceWarning):
+    """Evidence that the program's simulations hardly ever resemble, so that networks trained on them have not learnt it."""
 
 
 class CouplingWarning(CausalPPLWarning):

@@ -709,3 +709,32 @@ def test_a_posterior_of_another_program_is_not_loaded(tmp_path: Path) -> None:
     cp.abduct(mixture_of_both, num_samples=5, seed=0)().save(tmp_path / "posterior")
     with pytest.raises(cp.CausalPPLError):
         cp.Posterior.load(tmp_path / "posterior", regression).predict()
+
+
+def test_a_mixture_whose_components_and_data_stand_at_the_same_dim() -> None:
+    """Three components, six points: plates of different sizes at one dim; against a grid."""
+    y = torch.tensor([-3.0, -2.8, -3.1, 2.9, 3.0, 3.2])
+
+    def model() -> None:
+        with pyro.plate("components", 3):
+            centre = pyro.sample("centre", N(0.0, 3.0))
+        with pyro.plate("points", 6):
+            kind = pyro.sample("kind", dist.Categorical(torch.ones(3) / 3))
+            pyro.sample("y", N(centre[kind], 0.5), obs=y)
+
+    grid = torch.linspace(-9, 9, 73, dtype=torch.float64)  # the centres' joint posterior on a grid
+    a, b, c = torch.meshgrid(grid, grid, grid, indexing="ij")
+    centres = torch.stack([a, b, c], -1).reshape(-1, 3)
+    terms = -0.5 * ((y.double()[:, None] - centres[:, None, :]) / 0.5) ** 2
+    logs = terms.logsumexp(-1).sum(-1) - 0.5 * (centres / 3) ** 2 @ torch.ones(3).double()
+    weights = (logs - logs.max()).exp()
+    weights /= weights.sum()
+    expected = weights @ centres.sort(-1).values
+    for proposal, count in (("prior", 400_000), ("laplace", 40_000)):
+        method = cp.ImportanceSampling(proposal, num_proposals=count, warn=False)
+        posterior = cp.abduct(model, method=method, num_samples=3000, seed=0)()
+        found = posterior.latents["centre"].double().sort(-1).values.mean(0)
+        sure = slice(None) if proposal == "prior" else [0, 2]  # the third has many modes
+        torch.testing.assert_close(found[sure], expected[sure], atol=0.3, rtol=0.0)
+        nearest = posterior.latents["centre"].gather(1, posterior.latents["kind"]) - y
+        assert float(nearest.abs().mean()) < 0.6

@@ -572,3 +572,62 @@ def test_masked_and_partly_observed_sites() -> None:
     torch.testing.assert_close(there, here - 1, rtol=1e-5, atol=1e-5)
     assert bool((here[:, seen] == y[seen]).all())
     assert float(here[:, 1].mean()) == pytest.approx(1.0, abs=0.09)
+
+
+# --- Branches that the reference run does not take ---------------------------------------------------------------------
+
+
+def switch() -> None:
+    """Python chooses which of two sites the outcome listens to."""
+    a = pyro.sample("a", dist.Bernoulli(0.5))
+    b = pyro.sample("b", dist.Bernoulli(0.5))
+    c = pyro.sample("c", dist.Bernoulli(0.5))
+    pyro.deterministic("chosen", b if a > 0 else c)
+    p = (0.9 if b > 0 else 0.2) if a > 0 else (0.3 if c > 0 else 0.6)
+    pyro.sample("y", dist.Bernoulli(p))
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.filterwarnings("ignore::causalppl.errors.ExecutorWarning")
+def test_interventions_reach_what_other_branches_read(seed: int) -> None:
+    """A run in which a is 1 shows no arrow from c, and one in which it is 0 none from b."""
+    n = 300
+    worlds = cp.counterfactual(
+        switch, worlds={"b": {"b": 1.0}, "c": {"c": 0.0}}, num_samples=n, seed=seed
+    )()
+    a, b, c, y = (worlds.tensor(name, world="factual") for name in "abcy")
+    on = a == 1
+    torch.testing.assert_close(worlds.tensor("chosen", world="b"), torch.where(on, 1.0, c))
+    torch.testing.assert_close(worlds.tensor("chosen", world="c"), torch.where(on, b, 0.0))
+    under_b, under_c = worlds.tensor("y", world="b"), worlds.tensor("y", world="c")
+    assert torch.equal(under_b[~on | (b == 1)], y[~on | (b == 1)])
+    assert torch.equal(under_c[on | (c == 0)], y[on | (c == 0)])
+    assert bool((under_b >= y).all()) and bool((under_c >= y).all())  # .9 > .2, and .6 > .3
+    gained = float((under_b - y).mean())
+    assert gained == pytest.approx(0.5 * 0.5 * 0.7, abs=4.5 * (0.175 * 0.825 / n) ** 0.5)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_exact_answers_of_programs_that_branch_do_not_depend_on_the_seed(seed: int) -> None:
+    for text, expected in {
+        "P(y=1)": 0.25 * (0.9 + 0.2 + 0.3 + 0.6),
+        "P(chosen=1 | do(b=1))": 0.5 + 0.5 * 0.5,
+        "P(y=1 | do(b=1))": 0.5 * 0.9 + 0.25 * (0.3 + 0.6),
+        "P(y=1 | c=1)": 0.25 * (0.9 + 0.2) + 0.5 * 0.3,
+        "P(y[b=1]=1 | y=0, b=0)": 1 - (0.5 * 0.1 + 0.5 * 0.55) / (0.5 * 0.8 + 0.5 * 0.55),
+    }.items():
+        assert float(cp.query(text, switch, seed=seed)()) == pytest.approx(expected, abs=1e-6), text
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_site_and_its_copy_are_both_kept(seed: int) -> None:
+    """Neither makes a difference that the other does not, and together they are all there is."""
+
+    def model() -> None:
+        a = pyro.sample("a", dist.Bernoulli(0.3))
+        b = pyro.deterministic("b", a)
+        p = 0.9 if a + b > 1 else 0.2
+        pyro.sample("y", dist.Bernoulli(p))
+
+    assert float(cp.query("P(y=1)", model, seed=seed)()) == pytest.approx(0.41, abs=1e-6)
+    assert float(cp.query("P(y=1 | do(b=0))", model, seed=seed)()) == pytest.approx(0.2, abs=1e-6)

@@ -4,6 +4,7 @@ from .calibration import simulation_based_calibration
 from .calibration_result import Calibration
 from .confounding import ConfoundingSensitivity, confounding_sensitivity
 from .coverage import coverage
+from .of_guides import calibrate
 from .predictive import posterior_predictive
 from .refutation import Refutation, refute
 from .reliability import summary
@@ -14,6 +15,7 @@ __all__ = [
     "Calibration",
     "ConfoundingSensitivity",
     "Refutation",
+    "calibrate",
     "confounding_sensitivity",
     "coverage",
     "ecdf_band",

@@ -14,7 +14,7 @@ from ..inference.posterior_draws import stacked
 from ..interventions import unknown_site
 from ..structural.form import ROW, StructuralForm
 from ..structural.noise import draw, keyed_seed
-from .simulations import without_observations
+from ..structural.unobserved import without_observations
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -7,8 +7,6 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.poutine.messenger import Messenger
-from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
 from ..counterfactual import Posterior
@@ -18,32 +16,10 @@ from ..interventions import program_arguments, unknown_site
 from ..structural.evaluation import Evaluation
 from ..structural.form import StructuralForm
 from ..structural.noise import isolated_rng, keyed_seed
-from ..structural.sites import site_kind
-from ..typing import Message, Program
+from ..structural.unobserved import without_observations
+from ..typing import Program
 
-__all__ = ["Simulations", "without_observations"]
-
-
-class _Unobserved(Messenger):
-    """``obs=`` sites are drawn. Factors and deterministic sites, which Pyro observes too, stay as they are."""
-
-    def _pyro_sample(self, msg: Message) -> None:  # type: ignore[override]
-        if (
-            msg["is_observed"]
-            and site_kind(msg) == "sample"
-            and not isinstance(msg["fn"], _Subsample)
-        ):
-            msg["is_observed"], msg["value"] = False, None
-
-
-def without_observations(model: Program) -> Program:
-    """The program with its ``obs=`` sites drawn instead of observed."""
-
-    def unobserved(*args: Any, **kwargs: Any) -> Any:
-        with _Unobserved():
-            return model(*args, **kwargs)
-
-    return unobserved
+__all__ = ["Simulations"]
 
 
 class Simulations:

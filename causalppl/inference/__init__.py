@@ -6,7 +6,7 @@ from .exact import Exact, PosteriorSamples
 from .importance import ImportanceSampling
 from .local import local_draws
 from .nuts import NUTS
-from .posterior_draws import Method, PosteriorDraws
+from .posterior_draws import Method, PosteriorDraws, method_from
 from .posterior_file import read_posterior, write_posterior
 from .world_evidence import WorldEvidence
 
@@ -21,6 +21,7 @@ __all__ = [
     "WorldEvidence",
     "choose_and_sample",
     "local_draws",
+    "method_from",
     "read_posterior",
     "write_posterior",
 ]

@@ -122,7 +122,7 @@ class Enumeration:
 
         def run(values: Mapping[str, Tensor], units: Units) -> dict[str, Tensor]:
             total: dict[str, Tensor] = {}
-            for part in form.log_probs(values, units.dims).values():
+            for part in form.log_probs(values, units.plates).values():
                 for name, log_prob in part.items():
                     total[name] = total[name] + log_prob if name in total else log_prob
             return total
@@ -206,7 +206,7 @@ class Enumeration:
 
         def weigh(values: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
             latents = self._row(form, values)
-            parts = form.log_probs(latents, units.dims)
+            parts = form.log_probs(latents, units.plates)
             if len(parts["prior"]) != len(latents):
                 raise ProgramError(
                     "Enumeration: some assignments leave out latent sites (a Python branch), so they cannot be compared; use "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,13 +12,13 @@ from torch import Tensor
 from ..progress import Progress
 from ..structural.form import StructuralForm
 from ..structural.noise import isolated_rng, keyed_seed
+from ..training import History, train
 from .laplace import split_by_units, starting_points
 from .log_density import value_and_gradient
 from .posterior_draws import stacked
 from .target import Target
-from .training import Training, train
 
-__all__ = ["GaussianFit", "fit_gaussian"]
+__all__ = ["GaussianFit", "fit_gaussian", "settled"]
 
 _PAIRS = 4  # of antithetic draws for each step's ELBO
 _STARTS = 8
@@ -36,7 +37,7 @@ class GaussianFit:
     mean: Tensor
     factor: Tensor
     reason: str
-    training: Training
+    training: History
 
     def draw(self, rows: int, seed: int) -> tuple[Tensor, Tensor]:
         """Vectors, ``(rows, *unit sizes, dim)``, and their log densities, ``(rows, *unit sizes)``."""
@@ -84,7 +85,7 @@ def fit_gaussian(
                 total(first.flatten())  # proves the batched evaluation, before it is traced
             pair = value_and_gradient(total, first.flatten(), evaluations=steps, compile=False)
 
-            def step() -> float:
+            def loss(step: int) -> Tensor:
                 half = torch.randn(_PAIRS, *target.shape, dtype=target.dtype)
                 noise = torch.cat([half, -half])
                 vectors = mean + torch.einsum("...ij,...j->...i", factor(), noise)
@@ -92,13 +93,37 @@ def fit_gaussian(
                 entropy = log_scale.sum()
                 # the gradient of the density is known, so the chain rule goes on from it
                 along = (gradient.reshape(shape) * vectors).sum() / count
-                (-(along + entropy)).backward()
                 constant = log_scale.numel() / 2 * (1 + math.log(2 * math.pi))
-                return float(value) / count + float(entropy.detach()) + constant
+                elbo = value.detach() / count + entropy.detach() + constant
+                slope = along + entropy
+                return slope.detach() - slope - elbo
 
-            optimiser = torch.optim.Adam([mean, log_scale, below], lr=learning_rate)
-            training = train(step, optimiser, steps, progress, method)
+            tensors = {"mean": mean, "log_scale": log_scale} | ({"below": below} if full else {})
+            training = settled(loss, tensors, form, steps, learning_rate, progress, method)
     return GaussianFit(target, mean.detach(), factor().detach(), reason, training)
+
+
+def settled(
+    loss: Callable[[int], Tensor],
+    tensors: Mapping[str, Tensor],
+    form: StructuralForm,
+    steps: int,
+    learning_rate: float,
+    progress: Progress,
+    method: str,
+) -> History:
+    """An ELBO's training, until it settles."""
+    return train(
+        loss,
+        tensors,
+        steps=steps,
+        learning_rate=learning_rate,
+        schedule="settle",
+        clip_norm=None,
+        seed=keyed_seed(form.seed, method, "training"),
+        progress=progress,
+        name=method,
+    )
 
 
 def _start(target: Target) -> Tensor:

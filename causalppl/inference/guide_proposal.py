@@ -157,7 +157,7 @@ class GuideProposal:
     def log_prob(self, row: dict[str, Tensor], units: Units) -> Tensor:
         """Log density of one row under the guide, shape ``unit sizes``."""
         total: Any = torch.zeros(units.sizes)
-        for name, log_prob in self.own.log_probs(row, units.dims)["prior"].items():
+        for name, log_prob in self.own.log_probs(row, units.plates)["prior"].items():
             if name not in self.cancelled:
                 total = total + log_prob
         return total  # type: ignore[no-any-return]

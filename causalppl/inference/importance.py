@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from .posterior_draws import (
     PosteriorDraws,
     Units,
     common_units,
+    method_from,
     refuse_partial_events,
     refuse_subsampling,
     stacked,
@@ -170,6 +171,11 @@ class ImportanceSampling:
     @torch.no_grad()
     def sample(self, form: StructuralForm, num_samples: int, progress: Progress) -> PosteriorDraws:
         """See :class:`~causalppl.inference.Method`."""
+        other = method_from(self.proposal)
+        if other is not self.proposal:
+            return replace(other, num_proposals=self.num_proposals).sample(  # type: ignore[no-any-return]
+                form, num_samples, progress
+            )
         if not form.evident:
             return self._prior(form, num_samples)
         refuse_subsampling(form, "ImportanceSampling")
@@ -247,7 +253,7 @@ def weighed_prior(form: StructuralForm, count: int, joint: bool = False) -> Weig
 
     def weigh(row: dict[str, Tensor]) -> Tensor:
         total: Any = torch.zeros(units.sizes)
-        for log_prob in form.log_probs(row, units.dims, simulated=True)["evidence"].values():
+        for log_prob in form.log_probs(row, units.plates, simulated=True)["evidence"].values():
             # what stands outside the units' plates does not depend on them, so it cancels
             if log_prob.dim() == len(units.sizes):
                 total = total + log_prob
@@ -308,7 +314,7 @@ def weighed_guide(proposal: GuideProposal, count: int, joint: bool = False) -> W
     def density(row: dict[str, Tensor]) -> Tensor:
         latents = {n: v for n, v in row.items() if n in form.latent or n == ROW}
         total: Any = torch.zeros(units.sizes)
-        for part in form.log_probs(latents, units.dims).values():
+        for part in form.log_probs(latents, units.plates).values():
             for log_prob in part.values():
                 if log_prob.dim() == len(units.sizes):
                     total = total + log_prob

@@ -56,7 +56,7 @@ def local_draws(
 
     def weigh(row: dict[str, Tensor]) -> Tensor:
         total: Any = torch.zeros(units.sizes)
-        for log_prob in form.log_probs(row, units.dims, simulated=True)["evidence"].values():
+        for log_prob in form.log_probs(row, units.plates, simulated=True)["evidence"].values():
             if log_prob.dim() == len(units.sizes):
                 total = total + log_prob
         return total  # type: ignore[no-any-return]

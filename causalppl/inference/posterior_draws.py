@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -22,6 +23,7 @@ __all__ = [
     "Units",
     "common_units",
     "is_subsampled",
+    "method_from",
     "mixes_agree",
     "per_unit",
     "stacked",
@@ -67,6 +69,11 @@ class Units:
     dims: tuple[int, ...]
     sizes: tuple[int, ...]
 
+    @property
+    def plates(self) -> tuple[tuple[str, int], ...]:
+        """Names with dims: another plate may have the same dim."""
+        return tuple(zip(self.names, self.dims, strict=True))
+
     def spread(self, values: Tensor, site: Site) -> Tensor:
         """``(rows, *sizes)`` to a shape that broadcasts against ``(rows, *site shape)``."""
         event = site.fn.event_dim
@@ -81,8 +88,8 @@ NO_UNITS = Units((), (), ())
 
 def per_unit(log_prob: Tensor, msg: Message, units: Units) -> Tensor:
     """Summed over all batch dims but those of the units; to a scalar where the site stands outside their plates."""
-    dims = {f.dim for f in msg["cond_indep_stack"] if f.vectorized}
-    keep = dims.issuperset(units.dims) and bool(units.dims)
+    names = {f.name for f in msg["cond_indep_stack"] if f.vectorized}
+    keep = names.issuperset(units.names) and bool(units.names)
     rest = [d for d in range(-log_prob.dim(), 0) if not keep or d not in units.dims]
     return log_prob.sum(rest) if rest else log_prob
 
@@ -171,7 +178,7 @@ def units_independent(
     """
 
     def evaluate(latents: dict[str, Tensor]) -> tuple[Tensor | float, Tensor | float]:
-        return unit_log_probs(form.log_probs(latents, units.dims), units)
+        return unit_log_probs(form.log_probs(latents, units.plates), units)
 
     def mix(pick: Tensor, name: str) -> Tensor:
         return units.spread(pick, form.sites[name])
@@ -216,3 +223,15 @@ def mixes_agree(
         return torch.allclose(x, y, rtol=1e-4, atol=1e-4, equal_nan=True)
 
     return near(c, expected) and near(outside_c, outside_a)
+
+
+def method_from(given: Any) -> Any:
+    """An amortized guide as a method; all else as it is."""
+    guides = sys.modules.get(
+        "causalppl.guides"
+    )  # loaded where there is a guide, and not for this question
+    if guides is None or not isinstance(given, guides.Guide):
+        return given
+    from .amortized import Amortized
+
+    return Amortized(given)

@@ -18,12 +18,12 @@ from ..progress import Progress
 from ..structural.form import ROW, StructuralForm
 from ..structural.noise import isolated_rng, keyed_seed
 from ..structural.sites import site_kind
+from ..training import History
 from ..typing import Message, Program
-from .gaussian_fit import fit_gaussian
+from .gaussian_fit import fit_gaussian, settled
 from .guide_proposal import GuideProposal
 from .importance import Weighed, chosen_rows, weighed_guide
-from .posterior_draws import PosteriorDraws, is_subsampled, stacked
-from .training import Training, train
+from .posterior_draws import PosteriorDraws, is_subsampled, method_from, stacked
 from .weights import resample
 
 __all__ = ["SVI"]
@@ -56,7 +56,7 @@ class SVI:
     Raises:
         MethodError: a program that the guide cannot serve.
         GuideMismatchError: the guide's sites are not the program's latent sites.
-        InferenceError: the ELBO is not a number.
+        TrainingError: the ELBO is not a number, or its gradient is not.
 
     Warns:
         InferenceWarning: k-hat above 0.7, or an ELBO that had not settled.
@@ -85,6 +85,11 @@ class SVI:
         if self.guide == "auto_delta":
             raise MethodError(
                 "SVI: 'auto_delta' gives a point and no posterior; use 'auto_normal', or cp.ImportanceSampling('laplace')"
+            )
+        if method_from(self.guide) is not self.guide:
+            raise MethodError(
+                "SVI: this guide is amortized, and trains by guide.fit(objective='elbo', data=...); use method=guide, or "
+                "cp.Amortized(guide, refine='tempered')"
             )
         if self.guide not in _NAMED and not callable(self.guide):
             raise MethodError(
@@ -120,7 +125,7 @@ class SVI:
             return replace(draws, latents=fit.target.values(chosen["vector"]))
 
     def _judged(
-        self, form: StructuralForm, found: Weighed, num_samples: int, training: Training
+        self, form: StructuralForm, found: Weighed, num_samples: int, training: History
     ) -> tuple[dict[str, Tensor], PosteriorDraws]:
         """Draws corrected by their weights where these can be trusted."""
         smooth, k_hat, ess = found.smoothed()
@@ -151,15 +156,15 @@ class SVI:
             float(ess) if scalar else ess,
             float(k_hat) if scalar else k_hat,
             unit_names=found.units.names,
-            notes=(training.note(),),
-            history=tuple(training.history),
+            notes=(_note(training),),
+            history=tuple(-v for v in training.loss),
         )
 
     @staticmethod
-    def _warn(training: Training) -> None:
-        if not training.converged:
+    def _warn(training: History) -> None:
+        if training.stopped != "settled":
             warn_caller(
-                f"SVI: the ELBO had not settled after {len(training.history)} steps; raise steps or learning_rate",
+                f"SVI: the ELBO had not settled after {training.steps} steps; raise steps or learning_rate",
                 InferenceWarning,
             )
 
@@ -204,7 +209,7 @@ class SVI:
         return kinds[self.guide](model)  # type: ignore[no-any-return]
 
     def _unweighed(
-        self, proposal: GuideProposal, num_samples: int, training: Training
+        self, proposal: GuideProposal, num_samples: int, training: History
     ) -> PosteriorDraws:
         self._warn(training)
         rows = proposal.draw(num_samples)
@@ -213,9 +218,20 @@ class SVI:
             num_samples,
             f"SVI({self.guide})" if isinstance(self.guide, str) else "SVI(guide)",
             "draws of the guide, trained on minibatches; not weighed, which would need all of the data",
-            notes=(training.note(),),
-            history=tuple(training.history),
+            notes=(_note(training),),
+            history=tuple(-v for v in training.loss),
         )
+
+
+def _note(training: History) -> str:
+    """First and last values, means over a tenth of the steps each, in words."""
+    elbo = [-value for value in training.loss]
+    tenth = max(1, len(elbo) // 10)
+    parts = [elbo[i : i + tenth] for i in range(0, len(elbo), tenth)]
+    shown = ", ".join(f"{sum(part) / len(part):.4g}" for part in parts)
+    return f"ELBO in nats, averaged over each tenth of {len(elbo)} steps: {shown}" + (
+        "" if training.stopped == "settled" else "; it had not settled"
+    )
 
 
 class _Evidence(Messenger):
@@ -296,35 +312,24 @@ def _train(
     steps: int,
     learning_rate: float,
     progress: Progress,
-) -> Training:
-    """Adam on the guide's parameters, which show themselves as it runs."""
+) -> History:
+    """The guide's parameters, which show themselves as it runs."""
     from pyro.infer import Trace_ELBO
 
     loss_of: Callable[..., Tensor] = Trace_ELBO().differentiable_loss
-    known: set[Tensor] = set()
-    dummy = torch.zeros((), requires_grad=True)
-    optimiser = torch.optim.Adam([dummy], lr=learning_rate)
+    known: dict[str, Tensor] = {}
 
-    def step() -> float:
+    def loss(step: int) -> Tensor:
         with pyro.poutine.trace(param_only=True) as capture:
-            loss = loss_of(model, guide, *form.args, **form.kwargs)
+            found = loss_of(model, guide, *form.args, **form.kwargs)
         nodes: Any = capture.trace.nodes
-        found = {site["value"].unconstrained() for site in nodes.values()}
-        for new in found - known:
-            rate = optimiser.param_groups[0]["lr"]
-            optimiser.add_param_group({"params": [new], "lr": rate})
-        known.update(found)
-        if not known:
-            raise MethodError(
-                "SVI: the guide has no parameters to train; use cp.ImportanceSampling(guide)"
-            )
-        # not backward(): it would leave gradients in networks of the user's program
-        own = list(known)
-        for parameter, gradient in zip(
-            own, torch.autograd.grad(loss, own, allow_unused=True), strict=True
-        ):
-            parameter.grad = gradient
-        return -float(loss.detach())
+        known.update({name: site["value"].unconstrained() for name, site in nodes.items()})
+        return found
 
-    with torch.inference_mode(False), torch.enable_grad():
-        return train(step, optimiser, steps, progress, "SVI")
+    with torch.inference_mode(False), torch.no_grad():
+        loss(0)
+    if not known:
+        raise MethodError(
+            "SVI: the guide has no parameters to train; use cp.ImportanceSampling(guide)"
+        )
+    return settled(loss, known, form, steps, learning_rate, progress, "SVI")

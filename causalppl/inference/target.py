@@ -126,7 +126,12 @@ class Target:
                     "cp.ImportanceSampling(), or make it a sample site with a narrow distribution"
                 )
             return None
-        log_prob = exact_log_prob(msg["fn"], value)
+        if (
+            site is not None and site.missing is not None
+        ):  # left out: nothing depends on what is missing
+            log_prob = split_log_prob(msg["fn"], value, site.missing)[1]
+        else:
+            log_prob = exact_log_prob(msg["fn"], value)
         if msg["mask"] is not None:
             mask = torch.as_tensor(msg["mask"], device=log_prob.device)
             log_prob = torch.where(mask, log_prob, torch.zeros_like(log_prob))

@@ -2,6 +2,7 @@
 
 from .of_calibration import calibration, coverage, rank_histogram
 from .of_effects import dose_response, forest
+from .of_training import history
 from .of_worlds import contrast, worlds
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "coverage",
     "dose_response",
     "forest",
+    "history",
     "rank_histogram",
     "worlds",
 ]

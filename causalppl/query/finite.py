@@ -90,7 +90,7 @@ class FiniteModel:
 
     def __init__(self, form: StructuralForm, relevance: Relevance | None = None) -> None:
         self.form = form
-        found = form.dependencies
+        found = form.dependencies if not form.dependencies.hidden else form.dependencies_at({})
         self.relevance = None if found.hidden else relevance
         self.has_factors = any(s.kind == "factor" for s in form.sites.values())
         self._interned: dict[Any, Conditional] = {}

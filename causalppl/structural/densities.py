@@ -22,14 +22,14 @@ __all__ = ["equal_log_prob", "log_probs", "weighed"]
 def log_probs(
     form: StructuralForm,
     latents: Mapping[str, Tensor],
-    units: tuple[int, ...] = (),
+    units: tuple[tuple[str, int], ...] = (),
     simulated: bool = False,
     density: Callable[[Any, Tensor], Tensor] = exact_log_prob,
 ) -> dict[str, dict[str, Tensor]]:
     """Log probabilities of one row, exact at 0 and 1: ``{"prior" | "evidence": {site: tensor}}``, in nats.
 
-    Each is summed over all batch dims but those in ``units`` (dims from the right); a site outside the units' plates
-    is summed to a scalar. Masks and scales weigh the evidence: a latent value has the law of its site.
+    Each is summed over all batch dims but those of the plates in ``units`` (names and dims from the right); a site outside
+    these plates is summed to a scalar. Masks and scales weigh the evidence: a latent value has the law of its site.
 
     Args:
         simulated: the latents are from :meth:`simulate`, so a range weighs by its probability given the parents.
@@ -38,9 +38,9 @@ def log_probs(
     parts: dict[str, dict[str, Tensor]] = {"prior": {}, "evidence": {}}
 
     def add(part: str, msg: Message, log_prob: Tensor) -> None:
-        dims = {f.dim for f in msg["cond_indep_stack"] if f.vectorized}
-        keep = dims.issuperset(units) and bool(units)
-        rest = [d for d in range(-log_prob.dim(), 0) if not keep or d not in units]
+        plates = {(f.name, f.dim) for f in msg["cond_indep_stack"] if f.vectorized}
+        keep = {dim for _, dim in units} if plates.issuperset(units) else set()
+        rest = [d for d in range(-log_prob.dim(), 0) if d not in keep]
         reduced = log_prob.sum(rest) if rest else log_prob
         found = parts[part].get(msg["name"])
         parts[part][msg["name"]] = reduced if found is None else found + reduced

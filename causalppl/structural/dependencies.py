@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import pyro
@@ -84,6 +84,27 @@ class Dependencies:
             for parent in parents:
                 children.setdefault(parent, set()).add(child)
         return _reachable(self._known(names), children)
+
+    def of_all_branches(self, fixed: Iterable[str]) -> Dependencies:
+        """What may hold in other runs: where Python saw values that vary, what follows may depend on all that came before.
+
+        Args:
+            fixed: sites whose values are the same in all runs.
+        """
+        known = set(fixed)
+        for name, parents in self.parents.items():
+            if self.kinds.get(name) == "deterministic" and parents <= known:
+                known.add(name)
+        open_ = self.hidden - known
+        if not open_:
+            return self
+        joined: dict[str, Labels] = {}
+        before: set[str] = set()
+        for name, own in self.parents.items():
+            joined[name] = own | before if own & open_ else own
+            if self.kinds.get(name) != "factor":
+                before.add(name)
+        return replace(self, parents=joined)
 
     def _known(self, names: str | Iterable[str]) -> list[str]:
         wanted = [names] if isinstance(names, str) else list(names)

@@ -260,8 +260,13 @@ class StructuralForm:
 
     @cached_property
     def dependencies(self) -> Dependencies:
-        """Which site's values enter which distribution, in the reference run."""
-        return self.dependencies_at({})
+        """Which site's values enter which distribution: in the reference run, and in any branch that Python can take by others."""
+        whole = [
+            n
+            for n, s in self.sites.items()
+            if n in self.conditioned and s.missing is None and s.interval is None
+        ]
+        return self.dependencies_at({}).of_all_branches(whole)
 
     def dependencies_at(self, other: Mapping[str, Tensor]) -> Dependencies:
         """The same where some sample sites have other values: Python may take another branch there."""
@@ -388,7 +393,10 @@ class StructuralForm:
     # --- Densities ------------------------------------------------------------------------------------------------
 
     def log_probs(
-        self, latents: Mapping[str, Tensor], units: tuple[int, ...] = (), simulated: bool = False
+        self,
+        latents: Mapping[str, Tensor],
+        units: tuple[tuple[str, int], ...] = (),
+        simulated: bool = False,
     ) -> dict[str, dict[str, Tensor]]:
         """See :func:`~causalppl.structural.densities.log_probs`."""
         return log_probs(self, latents, units, simulated)

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from ..errors import ProgramError
 
-__all__ = ["ModuleState"]
+__all__ = ["ModuleState", "reachable"]
 
 
-def _reachable(thing: Any, depth: int = 4) -> Iterator[nn.Module]:
+def reachable(thing: Any, depth: int = 4) -> Iterator[nn.Module]:
     """Modules that a program can see: itself, its owner, closure, globals by name, arguments."""
     if isinstance(thing, nn.Module):
         yield thing
@@ -23,20 +23,20 @@ def _reachable(thing: Any, depth: int = 4) -> Iterator[nn.Module]:
         return
     elif isinstance(thing, list | tuple | set):
         for part in thing:
-            yield from _reachable(part, depth - 1)
+            yield from reachable(part, depth - 1)
     elif isinstance(thing, dict):
         for part in thing.values():
-            yield from _reachable(part, depth - 1)
+            yield from reachable(part, depth - 1)
     elif isinstance(thing, functools.partial):
-        yield from _reachable([thing.func, *thing.args, *thing.keywords.values()], depth)
+        yield from reachable([thing.func, *thing.args, *thing.keywords.values()], depth)
     elif callable(thing):
-        yield from _reachable(getattr(thing, "__self__", None), depth - 1)
+        yield from reachable(getattr(thing, "__self__", None), depth - 1)
         inner = getattr(thing, "__func__", getattr(thing, "__wrapped__", thing))
         if inner is not thing:
-            yield from _reachable(inner, depth - 1)
+            yield from reachable(inner, depth - 1)
         for cell in getattr(inner, "__closure__", None) or ():
             try:
-                yield from _reachable(cell.cell_contents, depth - 1)
+                yield from reachable(cell.cell_contents, depth - 1)
             except ValueError:  # a cell that is not filled yet
                 continue
         code, scope = getattr(inner, "__code__", None), getattr(inner, "__globals__", {})
@@ -62,7 +62,7 @@ class ModuleState:
         #: Buffers that a module in train mode may write to, as BatchNorm does its running statistics.
         self._written: list[tuple[dict[str, Any], str, Tensor]] = []
         seen: set[int] = set()
-        for root in _reachable(list(things)):
+        for root in reachable(list(things)):
             for module in root.modules():
                 if id(module) in seen:
                     continue

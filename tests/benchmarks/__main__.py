@@ -6,10 +6,17 @@ import argparse
 import warnings
 from pathlib import Path
 
-from . import abduction_against_torch, cost_curves, harness, worlds_against_torch
+from . import (
+    abduction_against_torch,
+    amortized_guides,
+    cost_curves,
+    harness,
+    worlds_against_torch,
+)
 
 _MODULES = {
-    module.NAME: module for module in (worlds_against_torch, abduction_against_torch, cost_curves)
+    module.NAME: module
+    for module in (worlds_against_torch, abduction_against_torch, amortized_guides, cost_curves)
 }
 _FIGURE = Path(__file__).parents[2] / "docs" / "figures" / "cost_curves.png"
 

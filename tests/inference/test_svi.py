@@ -83,7 +83,11 @@ def test_the_elbo_is_the_evidence_at_its_maximum() -> None:
     posterior = cp.abduct(units, method=cp.SVI(learning_rate=0.05), num_samples=10, seed=0)(Y)
     history = posterior._draws.history
     expected = float(N(0.0, math.sqrt(1.49)).log_prob(Y).sum())
-    assert sum(history[-200:]) / 200 == pytest.approx(expected, abs=0.05)
+    error = np.std(history[-200:]) / math.sqrt(
+        200
+    )  # the entropy is exact, so each step's value has an error
+    assert np.mean(history[-200:]) == pytest.approx(expected, abs=4 * error + 0.01)
+    assert error < 0.2
     assert sum(history[:20]) / 20 < expected - 5
 
 
