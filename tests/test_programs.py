@@ -607,6 +607,7 @@ def test_interventions_reach_what_other_branches_read(seed: int) -> None:
     assert gained == pytest.approx(0.5 * 0.5 * 0.7, abs=4.5 * (0.175 * 0.825 / n) ** 0.5)
 
 
+@pytest.mark.filterwarnings("ignore::causalppl.errors.CouplingWarning")
 @pytest.mark.parametrize("seed", range(6))
 def test_exact_answers_of_programs_that_branch_do_not_depend_on_the_seed(seed: int) -> None:
     for text, expected in {
