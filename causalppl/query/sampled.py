@@ -98,7 +98,7 @@ class _Sampler:
         term, observed = resolved.term, self.scope.observed(resolved)
         for comparison in term.given:
             site = _equality(comparison)
-            if site is not None and self._continuous(site[0].site):
+            if site is not None and self._has_density(site[0].site):
                 raise QueryError(
                     f"query: the condition {to_text(comparison)!r} has probability zero in every unit, because {site[0].site!r} is "
                     "continuous; ask for a range, as in "
@@ -125,14 +125,15 @@ class _Sampler:
         rest = []
         for comparison in term.given:
             found = _equality(comparison)
-            if found is not None and (single or not found[0].settings):
+            named = found is not None and (single or not found[0].settings)
+            if found is not None and named and not self._selects(found[0].site):
                 site, value = found[0].site, found[1]
                 if not _agrees(evidence.get(site, value), value):
                     raise ImpossibleEvidenceError(
                         f"query: the condition {to_text(comparison)!r} of {resolved.text!r} contradicts the evidence on {site!r}"
                     )
                 evidence[site] = value
-            elif found is not None and self._continuous(found[0].site):
+            elif found is not None and self._has_density(found[0].site):
                 raise QueryError(
                     f"query: the condition {to_text(comparison)!r} on a continuous site of another world has probability "
                     "zero; ask for a range"
@@ -171,7 +172,8 @@ class _Sampler:
         return Sums(
             weight,
             total,
-            run=id(posterior),
+            # noise is keyed by seed, row and site: what nothing is conditioned on shares it row by row, whatever world it is of
+            run=id(posterior) if posterior._form.evident or posterior._form.evidence else 0,
             efficiency=min(1.0, least / rows) if rows > 1 else 1.0,
             parameters=parameters,
             probability=isinstance(resolved.term, Probability),
@@ -232,6 +234,17 @@ class _Sampler:
     def _continuous(self, site: str) -> bool:
         names = {site} if self._sampled(site) else self._ancestors(site)
         return any(self._sampled(n) and not self.form.sites[n].discrete for n in names)
+
+    def _selects(self, site: str) -> bool:
+        """Whether a site is a function with few values of continuous ones: draws that have a value are chosen among all."""
+        known = self.form.sites.get(site)
+        if known is None or self._sampled(site) or not self._continuous(site):
+            return False
+        value = known.value
+        return not value.is_floating_point() or bool((value == value.round()).all())
+
+    def _has_density(self, site: str) -> bool:
+        return self._continuous(site) and not self._selects(site)
 
     def _sampled(self, site: str) -> bool:
         return site in self.form.sites and self.form.sites[site].kind == "sample"

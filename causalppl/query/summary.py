@@ -28,7 +28,7 @@ class Sums:
     Attributes:
         weight: shape ``(rows,)``; with parameters ``(draws, parts)``, the parts being independent given the parameters.
         total: the same, and event dims.
-        run: terms of one run share their draws.
+        run: rows of terms of one run share their randomness.
         efficiency: effective draws a draw.
         parameters: whether rows differ in parameters, so that each has an estimand of its own.
         probability: whether the term is a probability.
@@ -118,7 +118,7 @@ def _over_runs(
             if s.run == run:
                 weight = s.weight.reshape(-1, *([1] * (s.total.dim() - 1)))
                 total = total + slope * (s.total - mean * weight) / s.weight.mean()
-                efficiency, rows = min(efficiency, s.efficiency), len(s.weight)
+                efficiency, rows = min(efficiency, s.efficiency), max(rows, len(s.weight))
         if rows > 1:
             variance = variance + total.var(0) / (rows * efficiency)
     value = value.detach()

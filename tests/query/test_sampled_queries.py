@@ -10,6 +10,8 @@ import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
+import scipy.integrate
+import scipy.stats
 import torch
 from test_exact_queries import QUERIES
 
@@ -376,3 +378,43 @@ def test_a_default_coupling_that_matters_is_named_when_sampled_too():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         cp.query("P(y = 0 | do(x=1))", model, seed=1, num_samples=100)()
+
+
+def test_the_error_of_a_contrast_of_worlds_that_share_their_noise():
+    """y = (2 t - 1) z: the two terms are minus each other, so the contrast varies twice as much as one."""
+
+    def model():
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        t = pyro.sample("t", dist.Bernoulli(0.5))
+        pyro.deterministic("y", (2 * t - 1) * z)
+
+    def ask(seed):
+        text = "E[y | do(t=1)] - E[y | do(t=0)]"
+        return cp.query(text, model, num_samples=1000, seed=seed)()
+
+    answers = [ask(seed) for seed in range(60)]
+    exact = 2 / 1000**0.5
+    assert answers[0].standard_error == pytest.approx(exact, rel=0.1)
+    spread = torch.tensor([a.value for a in answers]).std()
+    assert float(spread) == pytest.approx(exact, rel=4.5 / (2 * 59) ** 0.5)
+
+
+def test_a_condition_on_a_function_with_two_values_selects_draws():
+    """y = 1 where x + e > 1: continuous behind, but a condition that draws can meet."""
+
+    def model():
+        x = pyro.sample("x", dist.Normal(0.0, 1.0))
+        e = pyro.sample("e", dist.Normal(0.0, 1.0))
+        pyro.deterministic("y", (x + e > 1).float())
+
+    norm = scipy.stats.norm
+    joint = scipy.integrate.quad(lambda x: norm.pdf(x) * norm.sf(1 - x), 0, 9)[0]
+    expected = joint / norm.sf(1 / 2**0.5)
+    found = cp.query("P(x > 0 | y=1)", model, num_samples=20_000, seed=0)()
+    assert found.value == pytest.approx(expected, abs=4.5 * found.standard_error)
+    assert found.standard_error < 0.01
+    # among those below 1, e < 1 - x: how many would be above if x were 2?
+    joint = scipy.integrate.quad(lambda x: norm.pdf(x) * (norm.cdf(1 - x) - norm.cdf(-1)), -9, 2)
+    expected = joint[0] / norm.cdf(1 / 2**0.5)
+    found = cp.query("P(y[x=2] = 1 | y=0)", model, num_samples=20_000, seed=0)()
+    assert found.value == pytest.approx(expected, abs=4.5 * found.standard_error)
