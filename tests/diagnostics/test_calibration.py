@@ -175,7 +175,7 @@ def test_wrong_counterfactuals_are_caught() -> None:
             confounded,
             method,
             observed=["x", "y"],
-            num_simulations=30,
+            num_simulations=60,
             thin=2,
             quantities={"effect": effect, "untreated": untreated},
             seed=1,
