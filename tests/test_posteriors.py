@@ -738,3 +738,20 @@ def test_a_mixture_whose_components_and_data_stand_at_the_same_dim() -> None:
         torch.testing.assert_close(found[sure], expected[sure], atol=0.3, rtol=0.0)
         nearest = posterior.latents["centre"].gather(1, posterior.latents["kind"]) - y
         assert float(nearest.abs().mean()) < 0.6
+
+
+def test_weights_of_units_beside_another_plate_at_the_same_dim() -> None:
+    """What is observed in the other plate belongs to no unit of this one."""
+    y = torch.tensor([1.0, -0.5, 2.0, 0.0, 0.5, 1.5])
+
+    def model() -> None:
+        with pyro.plate("instruments", 3):
+            pyro.sample("offset", N(0.0, 1.0), obs=torch.tensor([0.1, 0.2, -0.1]))
+        with pyro.plate("units", 6):
+            z = pyro.sample("z", N(0.0, 1.0))
+            pyro.sample("y", N(z, 1.0), obs=y)
+
+    method = cp.ImportanceSampling(num_proposals=40_000)
+    z = factual(cp.abduct(model, method=method, num_samples=4000, seed=0)(), "z").double().numpy()
+    np.testing.assert_allclose(z.mean(0), y.numpy() / 2, atol=4.5 * 0.5**0.5 / 4000**0.5 * 1.3)
+    np.testing.assert_allclose(z.var(0), 0.5, atol=0.06)

@@ -13,14 +13,13 @@ from typing import Any
 import torch
 
 from ..counterfactual import Posterior, abduct
-from ..effects.problem import ancestors
 from ..errors import EvidenceError, QueryError
 from ..inference import Method
 from ..interventions import program_arguments, unknown_site
 from ..notation.terms import Outcome
 from ..query.draws import Unobserved, posterior_of
 from ..query.finite import FiniteModel, NotFinite
-from ..query.relevance import arrows_of, relevance
+from ..query.relevance import ancestors, arrows_of, relevance
 from ..structural import Interval
 from ..structural.form import StructuralForm
 from ..structural.noise import fresh_seed, keyed_seed

@@ -12,12 +12,11 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from ..counterfactual import Posterior, abduct
-from ..effects.problem import ancestors
 from ..errors import EvidenceError, MethodError, QueryError
 from ..inference import Method
 from ..interventions import program_arguments, unknown_site
 from ..query.estimate import Estimate, QueryDiagnostics
-from ..query.relevance import arrows_of
+from ..query.relevance import ancestors, arrows_of
 from ..structural.form import StructuralForm
 from ..structural.noise import fresh_seed, keyed_seed
 from ..structural.units import parameters as shared_parameters

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..effects.answering import SharedPosterior, ask_all
 from ..effects.average import read_options
-from ..effects.problem import Problem, ancestors, number, site_name, world
+from ..effects.problem import Problem, number, site_name, world
 from ..errors import ImpossibleEvidenceError, InferenceError
 from ..notation.parser import to_text
 from ..notation.terms import Comparison, Number, Outcome, Probability
@@ -102,8 +102,9 @@ def probabilities_of_causation(
         sufficient = Comparison(world(effect, **{cause: x}), "=", y)
         without = Comparison(world(effect, **{cause: other}), "!=", y)
         taken, not_taken = (Comparison(Outcome(cause), "=", Number(v)) for v in (x, other))
+        happened = Comparison(Outcome(effect), "=", y)
         not_happened = Comparison(Outcome(effect), "!=", y)
-        necessity = Probability((without,), (taken, *_equals(problem, y)))
+        necessity = Probability((without,), (taken, happened))
         sufficiency = Probability((sufficient,), (not_taken, not_happened))
         both = Probability((sufficient, without))
         return ProbabilitiesOfCausation(
@@ -113,17 +114,6 @@ def probabilities_of_causation(
         )
 
     return run
-
-
-def _equals(problem: Problem, y: Number) -> tuple[Comparison, ...]:
-    """That the effect happened. Of a function of continuous sites it selects draws, because no evidence can be a point."""
-    sites, effect = problem.form.sites, Outcome(problem.outcome)
-    site = sites.get(problem.outcome)
-    above = [sites[n] for n in ancestors(problem.outcome, problem.arrows) if n in sites]
-    smooth = any(s.kind == "sample" and not s.discrete and not s.function for s in above)
-    if site is None or not (site.function and smooth):
-        return (Comparison(effect, "=", y),)
-    return Comparison(effect, ">=", y), Comparison(effect, "<=", y)
 
 
 def _or_undefined(problem: Problem, tree: Probability, shared: SharedPosterior) -> Estimate:

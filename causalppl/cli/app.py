@@ -13,6 +13,7 @@ from ..errors import UnknownSiteError, closest_name, site_list
 from .graph_command import HELP as GRAPH_HELP
 from .graph_command import graph
 from .mistakes import one_sentence, say
+from .options import Given, Model, Seed, ShowTraceback
 from .program_file import ProgramFile, ProgramFileError, load
 from .query_command import HELP as QUERY_HELP
 from .query_command import query
@@ -50,10 +51,6 @@ Below it stands how the posterior was found, whether it can be trusted, and whic
 the worlds.
 """
 
-Model = Annotated[
-    str,
-    typer.Argument(metavar="MODEL.py", help="The file, or MODEL.py:name.", show_default=False),
-]
 Do = Annotated[
     list[str],
     typer.Option(metavar="SITE=VALUE", help="Set a site in the counterfactual world. Repeatable."),
@@ -66,13 +63,6 @@ Versus = Annotated[
         help="Compare with a second such world instead of with what happened. Repeatable.",
     ),
 ]
-Given = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="SITE=VALUE",
-        help="Evidence, over what data() gives; V1,V2,... for several units. Repeatable.",
-    ),
-]
 Among = Annotated[
     list[str] | None,
     typer.Option(
@@ -81,7 +71,6 @@ Among = Annotated[
     ),
 ]
 Samples = Annotated[int, typer.Option(min=1, help="Number of posterior draws.")]
-Seed = Annotated[int | None, typer.Option(help="The same seed gives the same numbers.")]
 Plot = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Save a picture: .png, .pdf, .svg, ...")
 ]
@@ -90,7 +79,6 @@ Save = Annotated[
     typer.Option(metavar="FILE.nc", help="Save every draw of every site and world, as netCDF."),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
-ShowTraceback = Annotated[bool, typer.Option("--traceback", help="Show where an error came from.")]
 
 
 @app.callback(invoke_without_command=True)

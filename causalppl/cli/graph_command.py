@@ -9,6 +9,7 @@ import typer
 
 from ..errors import GraphError
 from .mistakes import one_sentence
+from .options import Model, ShowTraceback
 from .program_file import ProgramFileError, load
 
 if TYPE_CHECKING:
@@ -26,10 +27,6 @@ The graph is read off the program. Latent are the sites without a value, unless 
     --identify "P(cancer | do(smoking))" --out front_door.svg
 """
 
-Model = Annotated[
-    str,
-    typer.Argument(metavar="MODEL.py", help="The file, or MODEL.py:name.", show_default=False),
-]
 Observed = Annotated[
     list[str] | None,
     typer.Option(metavar="SITE", help="A site that is measured. Repeatable."),
@@ -47,7 +44,6 @@ Out = Annotated[
         metavar="FILE", help="Save a drawing: .dot as text; .svg and .png by the program dot."
     ),
 ]
-ShowTraceback = Annotated[bool, typer.Option("--traceback", help="Show where an error came from.")]
 
 
 def graph(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .mistakes import one_sentence
+from .options import Given, Model, Seed, ShowTraceback
 from .program_file import ProgramFileError, load
 from .words import parse_assignments
 
@@ -30,18 +31,7 @@ The answer is a number with its 95% interval, its rung of the causal ladder, and
 couplings of the worlds, the form of the program's distributions, or a prior.
 """
 
-Model = Annotated[
-    str,
-    typer.Argument(metavar="MODEL.py", help="The file, or MODEL.py:name.", show_default=False),
-]
 Text = Annotated[str, typer.Argument(metavar="QUERY", help="The question.", show_default=False)]
-Given = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="SITE=VALUE",
-        help="Evidence, over what data() gives; V1,V2,... for several units. Repeatable.",
-    ),
-]
 Over = Annotated[
     str | None,
     typer.Option(
@@ -59,10 +49,8 @@ Observed = Annotated[
     ),
 ]
 Samples = Annotated[int, typer.Option(min=1, help="Number of posterior draws, where some are.")]
-Seed = Annotated[int | None, typer.Option(help="The same seed gives the same numbers.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Save = Annotated[Path | None, typer.Option(metavar="FILE.json", help="Save the answer, as JSON.")]
-ShowTraceback = Annotated[bool, typer.Option("--traceback", help="Show where an error came from.")]
 
 
 def query(

@@ -1,36 +1,26 @@
-"""Effects as queries: by sums over tables where the program is finite, otherwise from one posterior for all of them.
-
-The query engines take a contrast of two rung-2 terms apart, and then draw each world by itself. Here both worlds are of the same
-draws, which is what makes the contrast's error small, and what its standard error has to know.
-"""
+"""Effects as queries: by sums over tables where the program is finite, otherwise from one posterior for all of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from ..counterfactual import Posterior
-from ..errors import (
-    CouplingWarning,
-    IncompatibleMechanismError,
-    NoMechanismError,
-    warn_caller,
-)
 from ..inference import Method, PosteriorDraws, choose_and_sample
 from ..interventions import program_arguments
 from ..notation.parser import to_text
-from ..notation.resolution import Resolved, outcomes, resolve
-from ..notation.terms import Arithmetic, Expectation, Expression, Term, parts
+from ..notation.resolution import outcomes, resolve
+from ..notation.terms import Expectation, Expression, parts
 from ..progress import Progress
 from ..query.answer import Request, answer
 from ..query.doubts import Seen, doubtful_couplings
 from ..query.estimate import Estimate
 from ..query.finite import FiniteModel, NotFinite
-from ..query.grounds import Asked, resting_on
-from ..query.relevance import relevance
+from ..query.grounds import Asked, resting_on, warn_of_couplings
+from ..query.relevance import ancestors, relevance
 from ..query.sampled import sampled_answer
 from ..query.scope import read_scope
 from ..structural.form import StructuralForm
-from .problem import Problem, ancestors
+from .problem import Problem
 
 __all__ = ["SharedPosterior", "ask", "ask_all", "sampled_couplings"]
 
@@ -88,7 +78,9 @@ def sampled_couplings(
         and problem.treatment in ancestors(n, arrows)
         and s.mechanism
     )
-    _warn(problem.verb, doubtful_couplings(Seen(posterior, worlds), between, arrows))
+    doubtful = doubtful_couplings(Seen(posterior, worlds), between, arrows)
+    if doubtful:
+        warn_of_couplings(problem.verb, doubtful)
     return {n: getattr(sites[n].mechanism, "name", "?") for n in between}
 
 
@@ -149,57 +141,16 @@ def _sampled(problem: Problem, request: Request, shared: SharedPosterior, why: s
     asked = [outcome.site for outcome in outcomes(request.tree)]
     scope = read_scope(form, problem.arrows, asked, options.over, options.units, options.parameters)
 
-    def draw(query: Expression, terms: Mapping[Term, Resolved]) -> Estimate:
-        found, doubtful = sampled_answer(
-            query,
-            terms,
-            form,
-            problem.arrows,
-            scope,
-            request.text,
-            shared,
-            options.num_samples,
-            why,
-        )
-        return resting_on(found, doubtful, read, form, problem.verb)
-
+    found, doubtful = sampled_answer(
+        query,
+        terms,
+        form,
+        problem.arrows,
+        scope,
+        request.text,
+        shared,
+        options.num_samples,
+        why,
+    )
     read = Asked(request.tree, terms, problem.arrows, scope)
-    paired = _paired(query, terms)
-    if paired is None:
-        return draw(query, terms)
-    try:
-        return draw(*paired)
-    except (NoMechanismError, IncompatibleMechanismError):
-        # worlds that share no noise can still be drawn one by one
-        return draw(query, terms)
-
-
-def _paired(
-    query: Expression, terms: Mapping[Term, Resolved]
-) -> tuple[Expression, dict[Term, Resolved]] | None:
-    """A difference of two expectations as the expectation of a difference, its worlds side by side."""
-    if not (isinstance(query, Arithmetic) and query.operator == "-"):
-        return None
-    left, right = query.left, query.right
-    if not (isinstance(left, Expectation) and isinstance(right, Expectation)):
-        return None
-    one, other = terms[left], terms[right]
-    if one.term.given != other.term.given:
-        return None
-    assert isinstance(one.term, Expectation) and isinstance(other.term, Expectation)
-    expression = Arithmetic("-", one.term.expression, other.term.expression)
-    term = Expectation(expression, one.term.given)
-    rung = max(one.rung, other.rung)
-    return term, {term: Resolved(term, f"{one.text} - {other.text}", rung, None)}
-
-
-def _warn(verb: str, doubtful: Mapping[str, tuple[str, Sequence[str]]]) -> None:
-    named = {site: found for site, found in doubtful.items() if found[1]}
-    if named:
-        each = [f"{n!r} ({used}; also {', '.join(more)})" for n, (used, more) in named.items()]
-        site, (used, _) = next(iter(named.items()))
-        warn_caller(
-            f"{verb}: the answer depends on how worlds are coupled at site {' and '.join(each)}, which no data can tell. "
-            f"Choose a coupling with cp.set_mechanism(model, {{{site!r}: {used!r}}}) and compare",
-            CouplingWarning,
-        )
+    return resting_on(found, doubtful, read, form, problem.verb)

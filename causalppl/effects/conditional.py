@@ -16,6 +16,7 @@ from ..notation.resolution import Resolved
 from ..notation.terms import Comparison, Expectation, Number, Outcome, Term
 from ..query.draws import Unobserved, new_units, posterior_of
 from ..query.estimate import Estimate, QueryDiagnostics
+from ..query.relevance import ancestors
 from ..query.scope import Scope, read_scope
 from ..query.summary import Sums, summarise
 from ..structural.form import StructuralForm
@@ -24,7 +25,7 @@ from ..structural.sites import Site
 from ..typing import Program
 from .answering import SharedPosterior, ask_all
 from .average import contrast, read_options
-from .problem import Problem, ancestors, number, on_programs, site_name
+from .problem import Problem, number, on_programs, site_name
 from .profile import Profile, profile
 
 __all__ = ["conditional_effect"]

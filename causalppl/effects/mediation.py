@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..errors import QueryError
-from ..notation.terms import Arithmetic, Expectation, Outcome
+from ..notation.terms import Arithmetic, Expectation
 from ..query.estimate import Estimate
 from ..typing import Program
 from .answering import ask
@@ -115,17 +115,8 @@ def natural_direct_effect(
         >>> float(cp.effects.natural_direct_effect(model, treatment="t", outcome="y", mediators=["m"])())
         0.3125
     """
-    verb = "natural_direct_effect"
-    one, zero = number(verb, "treated", treated), number(verb, "control", control)
-    names = _mediators(verb, mediators)
-
-    def answer(problem: Problem) -> Estimate:
-        problem.check_mediators(names)
-        left = world(outcome, **{treatment: one}, **_natural(problem, names, zero))
-        right = world(outcome, **{treatment: zero})
-        return ask(problem, Expectation(Arithmetic("-", left, right)))
-
-    return on_programs(verb, model, treatment, outcome, read_options(verb, options), answer)
+    given = (model, treatment, outcome, mediators)
+    return _natural_effect("natural_direct_effect", given, treated, control, options)
 
 
 def natural_indirect_effect(
@@ -170,13 +161,27 @@ def natural_indirect_effect(
         >>> float(cp.effects.natural_indirect_effect(model, treatment="t", outcome="y", mediators=["m"])())
         0.125
     """
-    verb = "natural_indirect_effect"
+    given = (model, treatment, outcome, mediators)
+    return _natural_effect("natural_indirect_effect", given, treated, control, options)
+
+
+def _natural_effect(
+    verb: str,
+    given: tuple[Program, str, str, Sequence[str]],
+    treated: float,
+    control: float,
+    options: dict[str, Any],
+) -> Callable[..., Estimate]:
+    """Treatment and mediators of two worlds, of which one is changed and the other stays natural, against the control."""
+    model, treatment, outcome, mediators = given
     one, zero = number(verb, "treated", treated), number(verb, "control", control)
-    names = _mediators(verb, mediators)
+    names, direct = _mediators(verb, mediators), verb == "natural_direct_effect"
+    dose, natural = (one, zero) if direct else (zero, one)
 
     def answer(problem: Problem) -> Estimate:
         problem.check_mediators(names)
-        left = world(outcome, **{treatment: zero}, **_natural(problem, names, one))
+        held = {name: world(name, **{treatment: natural}) for name in names}
+        left = world(outcome, **{treatment: dose}, **held)
         right = world(outcome, **{treatment: zero})
         return ask(problem, Expectation(Arithmetic("-", left, right)))
 
@@ -190,8 +195,3 @@ def _mediators(verb: str, given: Any) -> list[str]:
     if not names or not all(isinstance(name, str) for name in names):
         raise QueryError(f"{verb}: mediators={given!r}; give the names of one or more sites")
     return names
-
-
-def _natural(problem: Problem, names: Sequence[str], dose: float) -> dict[str, Outcome]:
-    """The mediators at the values that they have under the dose."""
-    return {name: world(name, **{problem.treatment: dose}) for name in names}

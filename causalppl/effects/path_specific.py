@@ -10,10 +10,11 @@ from typing import Any
 from ..errors import QueryError
 from ..notation.terms import Arithmetic, Expectation, Outcome
 from ..query.estimate import Estimate
+from ..query.relevance import ancestors
 from ..typing import Program
 from .answering import ask
 from .average import read_options
-from .problem import Problem, ancestors, number, on_programs, world
+from .problem import Problem, number, on_programs, world
 
 __all__ = ["path_specific_effect"]
 

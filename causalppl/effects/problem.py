@@ -14,12 +14,12 @@ from ..interventions import program_arguments, unknown_site
 from ..notation.resolution import Arrows
 from ..notation.terms import Outcome, Setting
 from ..query.estimate import Estimate
-from ..query.relevance import arrows_of
+from ..query.relevance import ancestors, arrows_of
 from ..structural.form import StructuralForm
 from ..structural.noise import fresh_seed
 from ..typing import Program, Values
 
-__all__ = ["Options", "Problem", "ancestors", "number", "on_programs", "site_name", "world"]
+__all__ = ["Options", "Problem", "number", "on_programs", "site_name", "world"]
 
 
 @dataclass(frozen=True)
@@ -111,18 +111,6 @@ class Problem:
                     f"{self.verb}: {name!r} stands on no directed path from {self.treatment!r} to {self.outcome!r}; "
                     + (f"the sites that do are {between}" if between else "no site does")
                 )
-
-
-def ancestors(site: str, arrows: Arrows) -> set[str]:
-    """All sites from which a directed path leads to ``site``."""
-    found: set[str] = set()
-    todo = [site]
-    while todo:
-        for parent in arrows.get(todo.pop(), ()):
-            if parent not in found:
-                found.add(parent)
-                todo.append(parent)
-    return found
 
 
 def number(verb: str, role: str, value: Any) -> float:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from os import PathLike, fspath
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 from ..errors import GuideMismatchError, MethodError, ProgramError, site_list
 from ..mechanisms import exact_log_prob
 from ..structural.form import StructuralForm
+from ..structural.sealed_file import is_plain, read_sealed, write_sealed
 from ..structural.sites import site_kind, unmasked
 from ..structural.unobserved import without_observations
 from ..training import History
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["read_guide", "write_guide"]
 
-_LAYOUT = "causalppl guide 1"
+_LAYOUT = "causalppl guide 2"
 _OWN = "a callable of the user's"
 
 
@@ -34,11 +33,12 @@ def write_guide(path: str | PathLike[str], guide: Guide) -> None:
     """Write what :func:`read_guide` needs beside the program."""
     builder, reading = guide.builder, guide.reading
     form = reading.form
-    plain = _is_plain((reading.args, reading.kwargs))
+    plain = is_plain((reading.args, reading.kwargs))
     reference = {n: s.value.detach() for n, s in form.sites.items()}
-    torch.save(
+    write_sealed(
+        path,
+        _LAYOUT,
         {
-            "layout": _LAYOUT,
             "record": reading.record,
             "observed": list(reading.observed),
             "arbitrary_evidence": builder.arbitrary_evidence,
@@ -53,7 +53,6 @@ def write_guide(path: str | PathLike[str], guide: Guide) -> None:
             "familiar": guide.familiar.state_dict(),
             "history": None if guide.history is None else asdict(guide.history),
         },
-        fspath(path),
     )
 
 
@@ -68,7 +67,7 @@ def read_guide(
     """See :meth:`AmortizedGuide.load`."""
     from .amortized import AmortizedGuide
 
-    found = _content(fspath(path))
+    found = read_sealed(path, _LAYOUT, "guide", "Guide.save", "fit again")
     if not args and not kwargs:
         if found["arguments"] is None:
             raise ProgramError(
@@ -132,21 +131,6 @@ def densities(form: StructuralForm, values: Mapping[str, Tensor]) -> dict[str, T
     return found
 
 
-def _content(path: str) -> dict[str, Any]:
-    wrong = f"load: {path!r} holds no guide, or a damaged one; give a file that Guide.save wrote"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickles of other programs
-            found = torch.load(path, weights_only=True)
-    except (FileNotFoundError, IsADirectoryError, PermissionError):
-        raise
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, LookupError, ValueError):
-        raise ProgramError(wrong) from None
-    if not isinstance(found, dict) or found.get("layout") != _LAYOUT:
-        raise ProgramError(wrong)
-    return found
-
-
 def _refuse(path: str, differ: list[str]) -> None:
     if differ:
         raise GuideMismatchError(
@@ -175,11 +159,3 @@ def _check_program(path: str, guide: Guide, found: Mapping[str, Any]) -> None:
             f"load: the guide in {path!r} is for another program: the laws of {site_list(changed)} have other numbers; give the program, "
             "its parameters and the arguments that the guide was made with"
         )
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, list | tuple):
-        return type(value) in (list, tuple) and all(map(_is_plain, value))
-    if isinstance(value, dict):
-        return all(isinstance(k, str) and _is_plain(v) for k, v in value.items())
-    return value is None or isinstance(value, bool | int | float | str) or type(value) is Tensor

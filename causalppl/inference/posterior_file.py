@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import pickle
-import warnings
 from collections.abc import Mapping
 from os import PathLike, fspath
 from typing import Any
@@ -19,6 +15,7 @@ from ..structural.evaluation import Evaluation
 from ..structural.evidence import Interval, as_tensor
 from ..structural.form import StructuralForm
 from ..structural.noise import isolated_rng, keyed_seed
+from ..structural.sealed_file import is_plain, read_sealed, write_sealed
 from ..structural.sites import site_kind, unmasked
 from ..typing import Message, Program
 from .posterior_draws import PosteriorDraws
@@ -41,9 +38,10 @@ def write_posterior(
     Args:
         evaluation: factual values and noise, where these do not follow from the draws.
     """
-    plain = _is_plain((form.args, form.kwargs))
-    content = io.BytesIO()
-    torch.save(
+    plain = is_plain((form.args, form.kwargs))
+    write_sealed(
+        path,
+        _LAYOUT,
         {
             "sites": _fingerprint(form),
             "reference": {n: s.value.detach() for n, s in form.sites.items()},
@@ -59,11 +57,7 @@ def write_posterior(
             "requested": requested,
             "known": None if evaluation is None else evaluation.known,
         },
-        content,
     )
-    data = content.getvalue()
-    held = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-    torch.save({"layout": _LAYOUT, "sha256": _digest(data), "content": held}, fspath(path))
 
 
 def read_posterior(
@@ -74,7 +68,7 @@ def read_posterior(
     Raises:
         ProgramError: the file holds something else or belongs to another program, or its arguments were not saved.
     """
-    found = _content(fspath(path))
+    found = read_sealed(path, _LAYOUT, "posterior", "Posterior.save", "abduct again")
     if not args and not kwargs:
         if found["arguments"] is None:
             raise ProgramError(
@@ -112,40 +106,6 @@ def read_posterior(
         values, noise = known
         evaluation = Evaluation.of(form, draws.num_samples, values, noise, draws.latents)
     return form, draws, found["requested"], evaluation
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def _content(path: str) -> dict[str, Any]:
-    """What the file holds, if every byte is as it was written.
-
-    Raises:
-        ProgramError: it holds something else, or was damaged.
-        FileNotFoundError: there is no such file.
-    """
-    wrong = f"load: {path!r} holds no posterior, or a damaged one; give a file that Posterior.save wrote"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickles of other programs
-            found = torch.load(path, weights_only=True)
-    except (FileNotFoundError, IsADirectoryError, PermissionError):
-        raise
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, LookupError, ValueError):
-        raise ProgramError(wrong) from None
-    if not isinstance(found, dict) or not isinstance(found.get("content"), Tensor):
-        raise ProgramError(wrong)
-    if found.get("layout") != _LAYOUT:
-        raise ProgramError(
-            f"load: {path!r} was written in the layout {found.get('layout')!r} and this version reads {_LAYOUT!r}; load it with the "
-            "version that wrote it, or abduct again"
-        )
-    data = found["content"].numpy().tobytes()
-    if _digest(data) != found.get("sha256"):
-        raise ProgramError(wrong)
-    content: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True)
-    return content
 
 
 def _log_probs(form: StructuralForm, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -207,11 +167,3 @@ def _encoded(name: str, given: Any) -> Any:
 
 def _decoded(saved: Any) -> Any:
     return Interval(saved["low"], saved["high"]) if isinstance(saved, Mapping) else saved
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, list | tuple):
-        return type(value) in (list, tuple) and all(map(_is_plain, value))
-    if isinstance(value, dict):
-        return all(isinstance(k, str) and _is_plain(v) for k, v in value.items())
-    return value is None or isinstance(value, bool | int | float | str) or type(value) is Tensor

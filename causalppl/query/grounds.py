@@ -15,7 +15,7 @@ from ..structural.form import StructuralForm
 from .estimate import Estimate
 from .scope import Scope
 
-__all__ = ["Asked", "resting_on"]
+__all__ = ["Asked", "resting_on", "warn_of_couplings"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def resting_on(
         diagnostics = replace(estimate.diagnostics, identification=identification)
         estimate = replace(estimate, diagnostics=diagnostics)
     if doubtful and estimate.diagnostics.identification != "graph":
-        _warn_of_couplings(verb, doubtful)
+        warn_of_couplings(verb, doubtful)
     return estimate
 
 
@@ -101,7 +101,8 @@ def _warn_of_priors(verb: str, sites: Sequence[str]) -> None:
         )
 
 
-def _warn_of_couplings(verb: str, doubtful: Mapping[str, tuple[str, Sequence[str]]]) -> None:
+def warn_of_couplings(verb: str, doubtful: Mapping[str, tuple[str, Sequence[str]]]) -> None:
+    """Name the sites whose default coupling decides an answer, and what can be done about it."""
     named = [
         f"{name!r} ({used}{'; also ' if others else ''}{', '.join(others)})"
         for name, (used, others) in doubtful.items()

@@ -11,7 +11,7 @@ from ..structural.dependencies import track
 from ..structural.form import StructuralForm
 from ..structural.noise import isolated_rng, keyed_seed
 
-__all__ = ["Relevance", "arrows_of", "relevance"]
+__all__ = ["Relevance", "ancestors", "arrows_of", "relevance"]
 
 #: Runs that are looked at for sites in branches.
 LOOKS = 12
@@ -79,3 +79,15 @@ def arrows_of(form: StructuralForm) -> Arrows:
             if seen.kinds[name] != "factor":
                 found[name] = found.get(name, frozenset()) | parents
     return {name: tuple(p for p in found if p in parents) for name, parents in found.items()}
+
+
+def ancestors(site: str, arrows: Arrows) -> set[str]:
+    """All sites from which a directed path leads to ``site``."""
+    found: set[str] = set()
+    todo = [site]
+    while todo:
+        for parent in arrows.get(todo.pop(), ()):
+            if parent not in found:
+                found.add(parent)
+                todo.append(parent)
+    return found

@@ -3,29 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from .. import interventions
 from ..counterfactual import Posterior
-from ..errors import ImpossibleEvidenceError, InferenceError, QueryError
+from ..errors import (
+    ImpossibleEvidenceError,
+    IncompatibleMechanismError,
+    InferenceError,
+    NoMechanismError,
+    QueryError,
+)
 from ..inference import Method
 from ..notation.arithmetic import check_finite, compute, holds
 from ..notation.parser import to_text
 from ..notation.resolution import Arrows, Resolved, outcomes
-from ..notation.terms import Comparison, Expression, Number, Outcome, Probability, Setting, Term
+from ..notation.terms import (
+    Arithmetic,
+    Comparison,
+    Expectation,
+    Expression,
+    Number,
+    Outcome,
+    Probability,
+    Setting,
+    Term,
+)
 from ..structural import Interval
 from ..structural.form import StructuralForm
 from .doubts import Seen, doubtful_couplings
 from .draws import Unobserved, chunks, new_units, posterior_of
 from .estimate import Estimate, QueryDiagnostics
 from .layout import Layout
+from .relevance import ancestors
 from .scope import Scope
 from .summary import Sums, summarise
 
 __all__ = ["sampled_answer"]
+
+#: Sites whose default coupling an answer depends on, with this coupling and the family's others.
+Doubtful: TypeAlias = dict[str, tuple[str, Sequence[str]]]
 
 
 def sampled_answer(
@@ -38,7 +59,7 @@ def sampled_answer(
     method: Method | None,
     num_samples: int,
     why: str,
-) -> tuple[Estimate, dict[str, tuple[str, Sequence[str]]]]:
+) -> tuple[Estimate, Doubtful]:
     """The answer, and the discrete sites whose default coupling it depends on.
 
     Raises:
@@ -46,7 +67,45 @@ def sampled_answer(
         ImpossibleEvidenceError: no draw fits a condition that has to be met exactly.
         InferenceError: a condition selects no draw.
     """
-    sampler = _Sampler(form, arrows, scope, method, num_samples)
+    paired = _paired(query, terms)
+
+    def draw(query: Expression, terms: Mapping[Term, Resolved]) -> tuple[Estimate, Doubtful]:
+        sampler = _Sampler(form, arrows, scope, method, num_samples)
+        return _drawn(sampler, query, terms, text, why)
+
+    if paired is not None:
+        with suppress(NoMechanismError, IncompatibleMechanismError):
+            return draw(*paired)  # worlds that share no noise can still be drawn one by one
+    return draw(query, terms)
+
+
+def _paired(
+    query: Expression, terms: Mapping[Term, Resolved]
+) -> tuple[Expression, dict[Term, Resolved]] | None:
+    """A difference of two expectations as the expectation of a difference, its worlds side by side in the same draws."""
+    if not (isinstance(query, Arithmetic) and query.operator == "-"):
+        return None
+    left, right = query.left, query.right
+    if not (isinstance(left, Expectation) and isinstance(right, Expectation)):
+        return None
+    one, other = terms[left], terms[right]
+    if one.term.given != other.term.given:
+        return None
+    assert isinstance(one.term, Expectation) and isinstance(other.term, Expectation)
+    expression = Arithmetic("-", one.term.expression, other.term.expression)
+    term = Expectation(expression, one.term.given)
+    rung = max(one.rung, other.rung)
+    return term, {term: Resolved(term, f"{one.text} - {other.text}", rung, None)}
+
+
+def _drawn(
+    sampler: _Sampler,
+    query: Expression,
+    terms: Mapping[Term, Resolved],
+    text: str,
+    why: str,
+) -> tuple[Estimate, Doubtful]:
+    form, scope, arrows = sampler.form, sampler.scope, sampler.arrows
     sums = {term: sampler.term(resolved) for term, resolved in terms.items()}
     value, interval, error, draws = summarise(query, sums)
     for term, own in sums.items():
@@ -54,7 +113,7 @@ def sampled_answer(
     check_finite(value, query, text)
     coupled = [sampler.coupled(resolved) for resolved in terms.values()]
     names = {n: getattr(form.sites[n].mechanism, "name", "?") for found in coupled for n in found}
-    doubtful: dict[str, tuple[str, Sequence[str]]] = {}
+    doubtful: Doubtful = {}
     for resolved, found in zip(terms.values(), coupled, strict=True):
         if found:
             doubtful |= doubtful_couplings(sampler.seen[resolved.text], found, arrows)
@@ -218,21 +277,11 @@ class _Sampler:
         }
         if self.scope.units is None:
             return frozenset()
-        below = {n for n in self.arrows if inside & self._ancestors(n)}
+        below = {n for n in self.arrows if inside & ancestors(n, self.arrows)}
         return frozenset(self.form.sites) - inside - below
 
-    def _ancestors(self, site: str) -> set[str]:
-        found: set[str] = set()
-        todo = [site]
-        while todo:
-            for parent in self.arrows.get(todo.pop(), ()):
-                if parent not in found:
-                    found.add(parent)
-                    todo.append(parent)
-        return found
-
     def _continuous(self, site: str) -> bool:
-        names = {site} if self._sampled(site) else self._ancestors(site)
+        names = {site} if self._sampled(site) else ancestors(site, self.arrows)
         return any(self._sampled(n) and not self.form.sites[n].discrete for n in names)
 
     def _selects(self, site: str) -> bool:
@@ -315,11 +364,14 @@ class _Sampler:
             return ()
         set_sites = {s.site for world in settings for s in world}
         asked = {o.site for o in found}
-        upstream = asked.union(*(self._ancestors(n) for n in asked))
+        upstream = asked.union(*(ancestors(n, self.arrows) for n in asked))
         return tuple(
             n
             for n, s in self.form.sites.items()
-            if self._sampled(n) and n in upstream and self._ancestors(n) & set_sites and s.mechanism
+            if self._sampled(n)
+            and n in upstream
+            and ancestors(n, self.arrows) & set_sites
+            and s.mechanism
         )
 
 

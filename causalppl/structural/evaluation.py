@@ -28,6 +28,7 @@ from ..interventions import (
     fit_shape,
     outcome,
     program_arguments,
+    replacement,
     unknown_site,
 )
 from ..mechanisms import mechanism_for
@@ -287,7 +288,9 @@ class Evaluation:
             }
         return {
             name: draw(
-                mechanism_for(i.distribution).noise(self._replacement(name, i)),
+                mechanism_for(i.distribution).noise(
+                    replacement(name, i.distribution, self.form.sites[name].fn)
+                ),
                 self.rows,
                 self.form.seed,
                 name,
@@ -316,23 +319,6 @@ class Evaluation:
                     f"{site.why_none}. Register one with cp.register_mechanism, or intervene on {name!r} too"
                 )
         return frozenset(reached | targets)
-
-    def _replacement(self, name: str, intervention: Stochastic) -> Any:
-        fn, new = self.form.sites[name].fn, intervention.distribution
-        if new.event_dim > fn.event_dim:
-            raise IncompatibleMechanismError(
-                f"do: the distribution for site {name!r} has event shape {tuple(new.event_shape)}, and one value of the site has shape "
-                f"{tuple(fn.event_shape)}; leave out .to_event()"
-            )
-        if new.event_dim < fn.event_dim and len(new.shape()) >= fn.event_dim:
-            new = new.to_event(fn.event_dim - new.event_dim)
-        try:
-            return new.expand(fn.batch_shape)
-        except RuntimeError:
-            raise IncompatibleMechanismError(
-                f"do: the distribution for site {name!r} has batch shape {tuple(new.batch_shape)}, which does not expand to the site's "
-                f"{tuple(fn.batch_shape)}"
-            ) from None
 
 
 class World:
@@ -401,7 +387,7 @@ class World:
     def _other(self, intervention: Intervention, msg: Message) -> Tensor:
         name = msg["name"]
         if isinstance(intervention, Stochastic):
-            new = self.evaluation._replacement(name, intervention)
+            new = replacement(name, intervention.distribution, self.form.sites[name].fn)
             return mechanism_for(new).forward(new, self.fresh[name])
         if name in self.carried:
             value = Hard(self.carried[name])

@@ -344,8 +344,29 @@ def test_a_file_of_another_program_is_refused(of_line: Any, tmp_path: Path) -> N
 
     with pytest.raises(errors.GuideMismatchError, match="no latent site influences"):
         cp.AmortizedGuide.load(path, turned)
+
+
+def test_a_damaged_file_is_refused(of_line: Any, tmp_path: Path) -> None:
+    """A number of the networks that has changed on the way would be read as any other."""
+    path = tmp_path / "guide.pt"
+    of_line.save(path)
+    whole = path.read_bytes()
+    expected, refused = of_line.sample({"y": 0.3}, 20, seed=1)["z"], 0
+    for place in range(len(whole) // 8, len(whole), len(whole) // 8):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 64]) + whole[place + 1 :])
+        try:
+            found = cp.AmortizedGuide.load(path, line)
+        except errors.ProgramError as error:
+            assert "holds no guide" in str(error)
+            refused += 1
+        else:  # a byte between the parts of the file
+            assert torch.equal(found.sample({"y": 0.3}, 20, seed=1)["z"], expected)
+    assert refused > 4
     path.write_bytes(b"nothing")
     with pytest.raises(errors.ProgramError, match="holds no guide"):
+        cp.AmortizedGuide.load(path, line)
+    torch.save({"layout": "causalppl guide 1", "content": torch.zeros(3)}, path)
+    with pytest.raises(errors.ProgramError, match="layout 'causalppl guide 1' and this version"):
         cp.AmortizedGuide.load(path, line)
 
 
